@@ -1,0 +1,3 @@
+"""rl-lab: one lab for learning from reward, run from the command line."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,51 @@
+"""The command line: `rl-lab COMMAND`. Parses and hands over.
+
+Commands are registered by import path and imported only when run, so `--help` needs neither torch
+nor gymnasium. Whatever a user got wrong arrives here as a `UserError` (or one of cyclopts' own
+errors) and leaves as one sentence and exit code 2; everything else is a bug and shows a traceback.
+"""
+
+import os
+import sys
+
+from cyclopts import App, CycloptsError
+
+from rl_lab import __version__
+from rl_lab.errors import UserError
+
+app = App(
+    name="rl-lab",
+    help="One lab for learning from reward: train, judge and watch, from the command line.",
+    version=__version__,
+    help_format="plaintext",
+    result_action="return_value",
+)
+
+app.command("rl_lab.commands.train:train", name="train", help="Train an agent from a recipe.")
+app.command("rl_lab.commands.evaluate:evaluate", name="evaluate", help="Judge trained runs on fresh seeds.")
+app.command("rl_lab.commands.runs:runs", name="runs", help="List the runs: state, step, best return, age.")
+app.command("rl_lab.commands.recipes:recipes", name="recipes", help="List the built-in recipes, or show one.")
+app.command("rl_lab.commands.watch:watch", name="watch", help="Show runs live: running, finished or dead.")
+app.command("rl_lab.commands.play:play", name="play", help="See a trained agent act, in a window or as a video.")
+app.command("rl_lab.commands.report:report", name="report", help="Write one run's report: a self-contained HTML page.")
+app.command("rl_lab.commands.doctor:doctor", name="doctor", help="Check this installation and machine.")
+app.register_install_completion_command(name="install-completion")
+
+
+def main() -> None:
+    """Run the command line; ends the process."""
+    try:
+        code = app(exit_on_error=False, print_error=False)
+    except (UserError, CycloptsError) as error:
+        print(f"rl-lab: {' '.join(str(error).split())}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:  # `rl-lab runs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code or 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,261 @@
+"""`rl-lab train`: from a recipe, or a run to go on with, to a trained agent in a run directory."""
+
+import contextlib
+import json as json_module
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from rl_lab import recipes, threads
+from rl_lab.errors import UserError
+from rl_lab.metrics import read_metrics
+from rl_lab.rl.recipe import AgentRecipe
+from rl_lab.run import Run, fresh_names
+from rl_lab.signals import StopRequest
+from rl_lab.workers import Workers
+
+
+def train(
+    recipe: str | None = None,
+    /,
+    *overrides: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    seeds: str | None = None,
+    jobs: int | None = None,
+    name: str | None = None,
+    resume: str | None = None,
+    dry_run: Annotated[bool, Parameter(negative=())] = False,
+    print_recipe: Annotated[bool, Parameter(negative=())] = False,
+    json: Annotated[bool, Parameter(negative=())] = False,
+    quiet: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Train an agent from a recipe.
+
+    Examples: `rl-lab train cartpole`, `rl-lab train sac --env.id Pendulum-v1 --seeds 0-4`,
+    `rl-lab train --resume cartpole-seed0`.
+
+    Parameters
+    ----------
+    recipe
+        A built-in recipe (`rl-lab recipes` lists them) or a YAML file.
+    overrides
+        Recipe keys to change, as --section.field VALUE; `rl-lab recipes NAME --keys` explains them.
+    seeds
+        Seeds to run side by side, such as 0-4 or 0,3,7; one run directory each.
+    jobs
+        Runs at a time with --seeds; as many as there are cores if not given.
+    name
+        Name of the run directory; with --seeds, the part before -seedN.
+    resume
+        A run to go on with, from its newest checkpoint; takes no recipe and no overrides.
+    dry_run
+        Build everything, train nothing, write nothing.
+    print_recipe
+        Print the resolved recipe and stop.
+    json
+        Print the result as JSON, and nothing else.
+    quiet
+        Show no progress.
+    """
+    quiet = quiet or json
+    if resume is not None:
+        if recipe is not None or overrides or seeds or name:
+            raise UserError(
+                "--resume takes only the run: it goes on with the recipe it was started with"
+            )
+        run = Run.open(resume)
+        resolved = recipes.load(AgentRecipe, str(run.recipe_file))
+        threads.pin(resolved.threads)
+        return _train_here(run, resolved, (), quiet, json)
+    if recipe is None:
+        raise UserError("train needs a recipe; `rl-lab recipes` lists the built-in ones")
+
+    changes = recipes.parse_overrides(overrides)
+    resolved = recipes.load(AgentRecipe, recipe, changes)
+    chosen_seeds = [resolved.seed] if seeds is None else parse_seeds(seeds)
+    threads.pin(resolved.threads)
+    notes = _check(resolved, recipe, whole=dry_run)
+    if print_recipe:
+        print(recipes.dump(resolved), end="")
+        return 0
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    if dry_run:
+        print(f"dry run: {resolved.name} builds; nothing was trained or written")
+        return 0
+
+    names = fresh_names(name or resolved.name, chosen_seeds)
+    if name is not None and seeds is None:
+        names = [name]
+    runs = [
+        Run.create(
+            run_name, resolved.model_copy(update={"seed": seed}), sys.argv, seed, resolved.threads
+        )
+        for run_name, seed in zip(names, chosen_seeds, strict=True)
+    ]
+    if len(runs) == 1:
+        own = resolved.model_copy(update={"seed": chosen_seeds[0]})
+        return _train_here(runs[0], own, notes, quiet, json)
+    return _train_side_by_side(runs, jobs or os.cpu_count() or 1, quiet, json)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Read `0-4`, `0,3,7` or a mixture.
+
+    Raises:
+        UserError: it is none of these, or names a seed twice.
+    """
+    seeds: list[int] = []
+    try:
+        for part in text.split(","):
+            first, dash, last = part.strip().partition("-")
+            seeds += range(int(first), int(last if dash else first) + 1)
+    except ValueError:
+        seeds = []
+    if not seeds or len(set(seeds)) < len(seeds) or len(seeds) > 1000 or max(seeds) >= 2**31:
+        raise UserError(
+            f"--seeds {text!r}: should be different whole numbers below 2**31, such as 0-4 or 0,3,7"
+        )
+    return seeds
+
+
+def _check(resolved: AgentRecipe, recipe: str, whole: bool) -> tuple[str, ...]:
+    """Build the recipe before anything is written; return remarks about its schedules.
+
+    Raises:
+        UserError: it cannot be built.
+    """
+    from rl_lab.rl import agent, schedules
+    from rl_lab.sinks import check_installed
+
+    logging = resolved.logging
+    check_installed(logging.tensorboard, logging.trackio, logging.wandb)
+    agent.check(resolved, whole)
+    data = recipes.parse_yaml(recipes.find(recipe).read_text(encoding="utf-8"), recipe)
+    written = data.get("budget", {}).get("steps", resolved.budget.steps)
+    hyperparameters = resolved.algorithm.hyperparameters
+    return tuple(schedules.budget_notes(hyperparameters, written, resolved.budget.steps))
+
+
+def _train_here(
+    run: Run, recipe: AgentRecipe, notes: tuple[str, ...], quiet: bool, json: bool
+) -> int:
+    """Train in this process, a second one showing the dashboard."""
+    if run.state == "finished":
+        _report_result(run, json)
+        return 0
+    from rl_lab.rl.train import TrainingFailed
+    from rl_lab.rl.train import train as train_agent
+
+    with StopRequest() as stop:
+        try:
+            with contextlib.nullcontext() if quiet else _watcher(run):
+                train_agent(run, recipe, stop, notes)
+        except TrainingFailed as error:
+            print(f"rl-lab: {run.name} failed: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            run.update_status(state="stopped", reason="interrupted twice; nothing newer was saved")
+        _report_result(run, json)
+        return stop.exit_code if stop.signal is not None else 0
+
+
+def _train_side_by_side(runs: list[Run], jobs: int, quiet: bool, json: bool) -> int:
+    """Train each run in a process of its own."""
+    from rl_lab import dashboard
+
+    workers = Workers(runs, jobs)
+    with StopRequest() as stop:
+        asked = False
+
+        def more() -> bool:
+            nonlocal asked
+            if stop.signal is not None and not asked:
+                asked = True
+                workers.stop()
+            return workers.poll()
+
+        try:
+            if quiet:
+                while more():
+                    time.sleep(0.2)
+            else:
+                dashboard.follow(runs, more)
+        except KeyboardInterrupt:
+            workers.kill()
+        for run in runs:
+            _report_result(run, json)
+        if stop.signal is not None:
+            return stop.exit_code
+        return 1 if workers.failed else 0
+
+
+@contextlib.contextmanager
+def _watcher(run: Run) -> Iterator[None]:
+    """Show the run while it trains here, from a process of its own: drawing costs training nothing.
+
+    On a terminal, what this process prints meanwhile (an environment's messages, warnings) would
+    tear the picture, so it goes to `console.log` in the run directory.
+    """
+    command = [sys.executable, "-m", "rl_lab.cli", "watch", str(run.path), "--until-done"]
+    environment = os.environ | {"RL_LAB_TRAINER": str(os.getpid())}
+    sys.stdout.flush()
+    watcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True,
+                               env=environment)  # fmt: skip
+    interactive = sys.stdout.isatty()
+    saved = (os.dup(1), os.dup(2))
+    try:
+        if interactive:
+            log = os.open(run.path / "console.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            os.close(log)
+        yield
+    finally:
+        try:
+            watcher.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            watcher.kill()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number, duplicate in enumerate(saved, start=1):
+            os.dup2(duplicate, number)
+            os.close(duplicate)
+
+
+def _report_result(run: Run, json: bool) -> None:
+    """Say how a run ended, and what to type next."""
+    status = run.status
+    records = read_metrics(run.metrics_file)
+    best = status.get("best")
+    result = {
+        "run": str(run.path),
+        "state": run.state,
+        "reason": status.get("reason"),
+        "steps": status.get("step", 0),
+        "seconds": records[-1]["wall"] if records else 0.0,
+        "best": best,
+    }
+    if json:
+        print(json_module.dumps(result))
+        return
+    shown = f"best return {best['return']:.1f} at step {best['step']:,}" if best else "not evaluated"
+    print(
+        f"{result['state']}: {run.name} · {result['steps']:,} steps in {result['seconds']:.1f} s "
+        f"· {shown} · {result['reason']}"
+    )
+    path = _shortest(run.path)
+    if result["state"] == "finished":
+        print(f"  judge it: rl-lab evaluate {path}    see it: rl-lab play {path} --video")
+    else:
+        print(f"  go on with it: rl-lab train --resume {path}")
+
+
+def _shortest(path: Path) -> Path:
+    """The path as a user in this directory would type it."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,148 @@
+"""MetricLog: a run's numbers and events, one JSON object a line, append-only.
+
+Two kinds of line, told apart by their keys:
+
+    {"step": 2048, "wall": 3.1, "rollout/ep_rew_mean": 21.5, ...}
+    {"step": 2048, "wall": 3.1, "event": "checkpoint", "message": "...", "level": "info"}
+
+`step` is the run's own clock (environment steps for an agent), `wall` the seconds of training so
+far, summed over resumes. A line is complete when its newline is there: a reader skips a tail
+without one, and a writer that finds one (a killed process left it) cuts it off.
+
+A resumed run continues from a checkpoint, so it writes again the lines after it. The event
+`resumed` says from which step; readers drop the earlier lines beyond that step.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from rl_lab.files import finite
+
+Record = dict[str, Any]
+Sink = Callable[[int, Mapping[str, float]], None]
+Level = Literal["info", "warning", "error"]
+
+
+class MetricLog:
+    """Appends to one metrics.jsonl, and hands each line's numbers to the sinks as well."""
+
+    def __init__(self, path: Path, sinks: tuple[Sink, ...] = ()) -> None:
+        _cut_partial_line(path)
+        earlier = read_metrics(path)
+        self._wall_before = earlier[-1]["wall"] if earlier else 0.0
+        self._started = time.perf_counter()
+        self._sinks = sinks
+        self._file = path.open("a", encoding="utf-8")
+
+    @property
+    def wall(self) -> float:
+        """Seconds of training so far, those before a resume included."""
+        return self._wall_before + time.perf_counter() - self._started
+
+    def log(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Append one line of named numbers; NaN and infinity are written as null."""
+        self._append({"step": step, "wall": round(self.wall, 3), **numbers})
+        for sink in self._sinks:
+            sink(step, numbers)
+
+    def event(self, step: int, kind: str, message: str, level: Level = "info") -> None:
+        """Append something that happened: `kind` is one word, `message` a sentence."""
+        self._append(
+            {
+                "step": step,
+                "wall": round(self.wall, 3),
+                "event": kind,
+                "message": message,
+                "level": level,
+            }
+        )
+
+    def _append(self, record: Record) -> None:
+        line = json.dumps(finite(record), ensure_ascii=False, allow_nan=False)
+        self._file.write(line + "\n")
+        self._file.flush()
+
+    def __enter__(self) -> "MetricLog":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+
+def _cut_partial_line(path: Path) -> None:
+    """Drop what a killed writer left behind the last newline."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+
+
+class MetricReader:
+    """Follows a metrics.jsonl that somebody else may be writing; `read` gives what is new."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._offset = 0
+        self.records: list[Record] = []
+        """Every valid line so far, those that a resume wrote again removed."""
+
+    def read(self) -> list[Record]:
+        """Read on from where the last call ended, and return all records so far."""
+        if not self._path.exists():
+            return self.records
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            new = file.read()
+        complete = new[: new.rfind(b"\n") + 1]
+        self._offset += len(complete)
+        for line in complete.splitlines():
+            self._add(line)
+        return self.records
+
+    def _add(self, line: bytes) -> None:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            return  # a damaged line costs that line only
+        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+            return
+        if not isinstance(record.get("wall"), int | float):
+            return
+        if record.get("event") == "resumed":
+            step = record["step"]
+            self.records = [old for old in self.records if old["step"] <= step]
+        self.records.append(record)
+
+
+def read_metrics(path: Path) -> list[Record]:
+    """Return every record of a metrics.jsonl; empty if there is no such file."""
+    return MetricReader(path).read()
+
+
+def numbers_of(records: list[Record], name: str) -> tuple[list[int], list[float]]:
+    """Return the steps and values at which `name` was logged as a finite number."""
+    found = [
+        (record["step"], record[name])
+        for record in records
+        if isinstance(record.get(name), int | float) and not isinstance(record[name], bool)
+    ]
+    return [step for step, _ in found], [value for _, value in found]
+
+
+def latest(records: list[Record], name: str) -> float | None:
+    """Return the newest value of `name`, or None if it was never logged."""
+    for record in reversed(records):
+        value = record.get(name)
+        if isinstance(value, int | float):
+            return value
+    return None

@@ -1,0 +1,317 @@
+"""Recipes: one experiment a YAML file, typed, with overrides, and errors a person can act on.
+
+This room knows how a recipe is found, read, changed and checked, whatever it describes. What an
+experiment consists of is declared by the module that runs it: `rl_lab.rl.recipe.AgentRecipe`.
+
+YAML is read by a safe loader (no Python objects), with two changes to PyYAML's: a key given twice
+is an error, and `1e-3` is a number (PyYAML follows YAML 1.1, where it is a string).
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from rl_lab.errors import UserError, nearest
+
+BUILT_IN = Path(__file__).parent / "recipes"
+
+
+class Section(BaseModel):
+    """A group of recipe keys. Unknown keys are refused; a field's docstring is its help text."""
+
+    model_config = ConfigDict(
+        extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, frozen=True
+    )
+
+
+RecipeType = TypeVar("RecipeType", bound=Section)
+
+
+# --- finding -------------------------------------------------------------------------------------
+
+
+def built_in_names() -> list[str]:
+    """The names of the recipes that come with the lab, sorted."""
+    return sorted(path.stem for path in BUILT_IN.glob("*.yaml"))
+
+
+def find(name: str) -> Path:
+    """Return the file of a built-in recipe, or of a YAML path.
+
+    Raises:
+        UserError: no such recipe or file.
+    """
+    if name in built_in_names():
+        return BUILT_IN / f"{name}.yaml"
+    path = Path(name)
+    if path.is_file():
+        return path
+    if path.suffix in {".yaml", ".yml"} or "/" in name:
+        raise UserError(f"recipe file {name!r} does not exist")
+    hint = nearest(name, built_in_names()) or "; `rl-lab recipes` lists them"
+    raise UserError(f"unknown recipe {name!r}{hint}")
+
+
+# --- reading -------------------------------------------------------------------------------------
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader with YAML 1.2 numbers and no repeated keys."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key {key.value!r} is given twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+# Every PyYAML resolver but the YAML 1.1 float, then the YAML 1.2 float.
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in rules if tag != "tag:yaml.org,2002:float"]
+    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+"
+        r"|\.\d+(?:[eE][-+]?\d+)?|\.inf|\.nan)$",
+        re.IGNORECASE,
+    ),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parse YAML safely.
+
+    Args:
+        text: the YAML.
+        where: what to call it in an error: a file name, or a command-line key.
+
+    Raises:
+        UserError: the text is no YAML, or would need more than plain data.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{where}{line}: {error.problem}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{where}: {' '.join(str(error).split())}") from None
+
+
+def _key_lines(text: str) -> dict[str, int]:
+    """Line number (from 1) of each key of a YAML mapping, by dotted path."""
+    lines: dict[str, int] = {}
+
+    def visit(node: yaml.Node, prefix: str) -> None:
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                path = f"{prefix}{key.value}"
+                lines[path] = key.start_mark.line + 1
+                visit(value, f"{path}.")
+
+    root = yaml.compose(text, Loader=_Loader)
+    if root is not None:
+        visit(root, "")
+    return lines
+
+
+# --- overriding ----------------------------------------------------------------------------------
+
+
+def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
+    """Turn `["--env.id", "Pendulum-v1", "--seed=3"]` into `{"env": {"id": ...}, "seed": 3}`.
+
+    Values are YAML: `1e-3`, `true`, `[64, 64]` and `{normal: 0.1}` mean what they mean in a recipe.
+
+    Raises:
+        UserError: a token that is no `--key`, a key without a value, or a value that is no YAML.
+    """
+    overrides: dict[str, Any] = {}
+    remaining = list(tokens)
+    while remaining:
+        token = remaining.pop(0)
+        if not token.startswith("--"):
+            raise UserError(f"unexpected {token!r}; overrides are written --section.field value")
+        key, equals, value = token.removeprefix("--").partition("=")
+        if not equals:
+            if not remaining or remaining[0].startswith("--"):
+                raise UserError(f"--{key} needs a value{_nearest_option(key)}")
+            value = remaining.pop(0)
+        section = overrides
+        *parents, leaf = key.split(".")
+        for parent in parents:
+            section = section.setdefault(parent, {})
+            if not isinstance(section, dict):
+                raise UserError(f"--{key} and --{parent} cannot both be given")
+        section[leaf] = parse_yaml(value, f"--{key}")
+    return overrides
+
+
+# Options of `rl-lab train` that somebody may misspell among the overrides.
+TRAIN_OPTIONS = (
+    "seeds", "jobs", "name", "resume", "dry-run", "print-recipe", "json", "runs-dir", "quiet",
+)  # fmt: skip
+
+
+def _nearest_option(key: str) -> str:
+    return nearest(key, TRAIN_OPTIONS)
+
+
+def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `base` with `overrides` laid over it, section by section; neither is changed."""
+    merged = dict(base)
+    for key, value in overrides.items():
+        below = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            merged[key] = merge(below, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+# --- checking ------------------------------------------------------------------------------------
+
+
+def load(
+    recipe_type: type[RecipeType], name: str, overrides: Mapping[str, Any] | None = None
+) -> RecipeType:
+    """Find a recipe, read it, lay the overrides over it and check the result.
+
+    Args:
+        recipe_type: what the recipe must be.
+        name: a built-in name or a YAML path.
+        overrides: nested dict, as `parse_overrides` gives.
+
+    Raises:
+        UserError: no such recipe, bad YAML, an unknown key, a wrong type or value.
+    """
+    path = find(name)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read recipe {path}: {error}") from None
+    data = parse_yaml(text, str(path))
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: a recipe is a mapping of sections, not {type(data).__name__}")
+    data.setdefault("name", path.stem)
+    return check(recipe_type, data, overrides or {}, path=path, lines=_key_lines(text))
+
+
+def check(
+    recipe_type: type[RecipeType],
+    data: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    path: Path,
+    lines: Mapping[str, int],
+) -> RecipeType:
+    """Validate `data` with `overrides` laid over it; the first fault found becomes a UserError."""
+    try:
+        return recipe_type.model_validate(merge(data, overrides))
+    except ValidationError as error:
+        faults = error.errors(include_url=False)
+        message = _sentence(recipe_type, faults[0], overrides, path, lines)
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise UserError(message + more) from None
+
+
+def _sentence(
+    recipe_type: type[Section],
+    fault: ErrorDetails,
+    overrides: Mapping[str, Any],
+    path: Path,
+    lines: Mapping[str, int],
+) -> str:
+    """Say one pydantic fault as a sentence with its key, its value and its place."""
+    known = dict(fields(recipe_type))
+    # pydantic's location may end in the name of a union's member, which is no key of the recipe.
+    keys = [str(part) for part in fault["loc"]]
+    while len(keys) > 1 and ".".join(keys) not in lines and ".".join(keys) not in known:
+        if fault["type"] == "extra_forbidden" or fault["loc"][-1] not in ("int", "float", "str"):
+            break
+        keys.pop()
+    key = ".".join(keys)
+    place = "command line" if _has(overrides, key) else f"{path.name}"
+    if place != "command line" and key in lines:
+        place += f", line {lines[key]}"
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key {key!r} ({place}){_nearest_key(key, known)}"
+    if fault["type"] == "missing":
+        return f"{key} is required ({path.name}); give it in the recipe or as --{key} VALUE"
+    reason = fault["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    return f"{key} = {fault['input']!r} ({place}): {reason}"
+
+
+def _nearest_key(key: str, known: Mapping[str, Any]) -> str:
+    """Name the closest key: first among its siblings, then by its last part anywhere."""
+    parent, _, leaf = key.rpartition(".")
+    siblings = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == parent}
+    hint = nearest(leaf, siblings)
+    if hint:
+        for name, whole in siblings.items():
+            if repr(name) in hint:
+                return f"; did you mean {whole!r}?"
+    same_leaf = [name for name in known if name.rpartition(".")[2] == leaf]
+    if same_leaf:
+        return f"; did you mean {same_leaf[0]!r}?"
+    return nearest(key, [*known, *TRAIN_OPTIONS])
+
+
+def _has(data: Mapping[str, Any], dotted: str) -> bool:
+    value: Any = data
+    for part in dotted.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return False
+        value = value[part]
+    return True
+
+
+# --- showing -------------------------------------------------------------------------------------
+
+
+def fields(recipe_type: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every key of a recipe, dotted, with the docstring it was declared with."""
+    for name, field in recipe_type.model_fields.items():
+        yield f"{prefix}{name}", " ".join((field.description or "").split())
+        section = _section_of(field.annotation)
+        if section is not None:
+            yield from fields(section, f"{prefix}{name}.")
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    """The section a field holds, also when it may be null (`Section | None`)."""
+    candidates = [annotation, *getattr(annotation, "__args__", ())]
+    for candidate in candidates:
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+class _Dumper(yaml.SafeDumper):
+    """Block mappings, but lists of plain values on one line: `net_arch: [64, 64]`."""
+
+
+def _represent_list(dumper: yaml.Dumper, data: list[Any]) -> yaml.Node:
+    plain = not any(isinstance(item, list | dict) for item in data)
+    return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=plain)
+
+
+_Dumper.add_representer(list, _represent_list)
+
+
+def dump(recipe: Section) -> str:
+    """Return the recipe, with every default filled in, as YAML that `load` reads back equal."""
+    return yaml.dump(
+        recipe.model_dump(mode="json"),
+        Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True,
+    )  # fmt: skip

@@ -1,0 +1,270 @@
+"""An agent: an SB3 algorithm in its environment, built from a recipe, to and from a snapshot.
+
+A snapshot holds no pickle. `playable` has what acting needs: the policy's tensors and the
+statistics that normalise observations. `resumable` adds optimisers, counters and replay buffer.
+"""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.save_util import recursive_getattr
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.her import HerReplayBuffer
+
+from rl_lab.checkpoint import Snapshot, flatten, unflatten
+from rl_lab.errors import UserError, nearest
+from rl_lab.phases import PhaseClock
+from rl_lab.rl import environments, hyperparameters, seeding
+from rl_lab.rl.algorithms import algorithm_class
+from rl_lab.rl.recipe import AgentRecipe
+
+# NatureCNN's three convolutions need at least this many pixels a side.
+SMALLEST_CNN_IMAGE = 36
+
+# Counters SB3 keeps outside its networks, optimisers and buffers.
+COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_n_calls")
+
+
+def build(recipe: AgentRecipe, clock: PhaseClock | None = None) -> BaseAlgorithm:
+    """Build the algorithm of a recipe in its seeded training environment.
+
+    Raises:
+        UserError: a key of the recipe is wrong, or its parts do not fit together.
+    """
+    arguments = hyperparameters.resolve(recipe.algorithm, recipe.budget.steps)
+    seeds = seeding.stream(recipe.seed, seeding.TRAINING, recipe.env.number)
+    vector = environments.make_vector(
+        recipe.env, [[seed] for seed in seeds], clock, vectorization=recipe.env.vectorization
+    )
+    vector.action_space.seed(recipe.seed)
+    if recipe.env.normalize is not None:
+        gamma = arguments.get("gamma", 0.99)
+        vector = environments.normalize(vector, recipe.env.normalize, gamma)
+    vector = environments.stack_and_transpose(vector, recipe.env.frame_stack)
+    seeding.seed_everything(recipe.seed)
+    return _construct(recipe, arguments, vector)
+
+
+def check(recipe: AgentRecipe, whole: bool) -> None:
+    """Build a recipe and throw it away: what is wrong with it comes out before anything is written.
+
+    Args:
+        recipe: the recipe.
+        whole: with all copies of the environment; otherwise with one, in this process, which finds
+            the same mistakes and is quick also where a copy is a process.
+
+    Raises:
+        UserError: as `build`.
+    """
+    if not whole:
+        one = recipe.env.model_copy(update={"number": 1, "vectorization": "dummy"})
+        recipe = recipe.model_copy(update={"env": one})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # SB3's remarks on one copy's batch sizes
+        build(recipe).env.close()  # type: ignore[union-attr]
+
+
+def build_for_playing(recipe: AgentRecipe, vector: VecEnv) -> BaseAlgorithm:
+    """Build the algorithm of a recipe to act only: its buffers hold next to nothing."""
+    arguments = hyperparameters.resolve(recipe.algorithm, recipe.budget.steps)
+    if issubclass(algorithm_class(recipe.algorithm.name), OffPolicyAlgorithm):
+        arguments["buffer_size"] = vector.num_envs
+    without_hindsight = recipe.algorithm.model_copy(update={"hindsight": None})
+    recipe = recipe.model_copy(update={"algorithm": without_hindsight})
+    return _construct(recipe, arguments, vector)
+
+
+def _construct(recipe: AgentRecipe, arguments: dict[str, Any], vector: VecEnv) -> BaseAlgorithm:
+    sb3_class = algorithm_class(recipe.algorithm.name)
+    policy = policy_name(recipe, vector.observation_space)
+    if "action_noise" in arguments and arguments["action_noise"] is not None:
+        arguments["action_noise"] = arguments["action_noise"](vector.action_space.shape)
+    if recipe.algorithm.hindsight is not None:
+        arguments["replay_buffer_class"] = HerReplayBuffer
+        arguments["replay_buffer_kwargs"] = {
+            "n_sampled_goal": recipe.algorithm.hindsight.goals,
+            "goal_selection_strategy": recipe.algorithm.hindsight.strategy,
+        } | arguments.get("replay_buffer_kwargs", {})
+    try:
+        return sb3_class(
+            policy, vector, device=choose_device(recipe.device, policy), verbose=0, **arguments
+        )
+    except (AssertionError, ValueError, TypeError, NotImplementedError) as error:
+        raise UserError(
+            f"{sb3_class.__name__} cannot be set up on {recipe.env.id}: {' '.join(str(error).split())}"
+        ) from error
+
+
+def policy_name(recipe: AgentRecipe, observation_space: spaces.Space) -> str:
+    """Choose SB3's policy from the observation space, unless the recipe names one.
+
+    Raises:
+        UserError: the algorithm has no such policy.
+    """
+    known = algorithm_class(recipe.algorithm.name).policy_aliases
+    wanted = recipe.algorithm.policy
+    if wanted == "auto":
+        kind = "Mlp"
+        if isinstance(observation_space, spaces.Dict):
+            kind = "MultiInput"
+        elif is_image_space(observation_space) and min(_sides(observation_space)) >= (
+            SMALLEST_CNN_IMAGE
+        ):
+            kind = "Cnn"
+        recurrent = "Lstm" if recipe.algorithm.name == "recurrent_ppo" else ""
+        wanted = f"{kind}{recurrent}Policy"
+    if wanted not in known:
+        hint = nearest(wanted, known) or f"; it has {', '.join(known)}"
+        raise UserError(
+            f"algorithm.policy: {recipe.algorithm.name} has no {wanted} "
+            f"(observations are {observation_space}){hint}"
+        )
+    return wanted
+
+
+def _sides(image: spaces.Space) -> tuple[int, ...]:
+    shape = image.shape or (0, 0, 0)
+    return shape[1:] if shape[0] in (1, 3, 4) else shape[:-1]
+
+
+def choose_device(wanted: str, policy: str) -> str:
+    """Return torch's device name: small MLPs are faster on the CPU even beside a GPU."""
+    if wanted != "auto":
+        return wanted
+    if not policy.startswith("Cnn"):
+        return "cpu"
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+# --- snapshots -----------------------------------------------------------------------------------
+
+
+def playable(model: BaseAlgorithm) -> Snapshot:
+    """What is needed to act: policy tensors and, if there is one, the normaliser's statistics."""
+    snapshot = Snapshot(step=model.num_timesteps)
+    snapshot.tensors["policy"] = dict(model.policy.state_dict())
+    normalizer = model.get_vec_normalize_env()
+    if normalizer is not None:
+        snapshot.arrays["normalization"] = _normalization_arrays(normalizer)
+    return snapshot
+
+
+def resumable(model: BaseAlgorithm, with_replay_buffer: bool) -> Snapshot:
+    """What is needed to learn on: `playable`, optimisers, counters, replay buffer."""
+    snapshot = playable(model)
+    names, variables = model._get_torch_save_params()
+    for name in names:
+        if name != "policy":
+            tensors, structure = flatten(recursive_getattr(model, name).state_dict())
+            snapshot.tensors[name] = tensors
+            snapshot.state[name] = structure
+    if variables:
+        snapshot.tensors["variables"] = {name: recursive_getattr(model, name) for name in variables}
+    snapshot.state["counters"] = {
+        name: getattr(model, name) for name in COUNTERS if hasattr(model, name)
+    }
+    snapshot.state["recent_episodes"] = {
+        "episodes": [{key: float(value) for key, value in info.items() if key in ("r", "l", "t")}
+                     for info in model.ep_info_buffer or ()],
+        "successes": [float(success) for success in model.ep_success_buffer or ()],
+    }  # fmt: skip
+    buffer = getattr(model, "replay_buffer", None)
+    if with_replay_buffer and buffer is not None:
+        filled = buffer.buffer_size if buffer.full else buffer.pos
+        snapshot.arrays["replay_buffer"] = {
+            name: array[:filled] for name, array in _buffer_arrays(buffer)
+        }
+        snapshot.state["replay_buffer"] = {"pos": buffer.pos, "full": buffer.full}
+    return snapshot
+
+
+def restore(model: BaseAlgorithm, snapshot: Snapshot) -> None:
+    """Put a snapshot into an algorithm built from the same recipe.
+
+    Parts the snapshot does not hold (a `playable` one has no optimiser) stay as they were built.
+    """
+    model.policy.load_state_dict(snapshot.tensors["policy"])
+    normalizer = model.get_vec_normalize_env()
+    if normalizer is not None:
+        restore_normalization(normalizer, snapshot)
+    names, variables = model._get_torch_save_params()
+    for name in names:
+        if name in snapshot.state:
+            optimizer = recursive_getattr(model, name)
+            optimizer.load_state_dict(unflatten(snapshot.tensors[name], snapshot.state[name]))
+    if "variables" in snapshot.tensors:
+        for name in variables:
+            value = recursive_getattr(model, name)
+            value.data.copy_(snapshot.tensors["variables"][name])
+    if hasattr(model, "weights"):  # ARS keeps its policy a second time, as one vector
+        model.weights = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
+    for name, value in snapshot.state.get("counters", {}).items():
+        setattr(model, name, value)
+    recent = snapshot.state.get("recent_episodes")
+    if recent is not None and model.ep_info_buffer is not None:
+        model.ep_info_buffer.extend(recent["episodes"])
+        if model.ep_success_buffer is not None:
+            model.ep_success_buffer.extend(recent["successes"])
+    if "replay_buffer" in snapshot.arrays:
+        buffer = model.replay_buffer  # type: ignore[attr-defined]
+        stored = snapshot.arrays["replay_buffer"]
+        for name, array in _buffer_arrays(buffer):
+            array[: len(stored[name])] = stored[name]
+        buffer.pos = snapshot.state["replay_buffer"]["pos"]
+        buffer.full = snapshot.state["replay_buffer"]["full"]
+        if isinstance(buffer, HerReplayBuffer):  # its environments start new episodes now
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                buffer.truncate_last_trajectory()
+
+
+def _buffer_arrays(buffer: Any) -> list[tuple[str, np.ndarray]]:
+    """Every array of a replay buffer by name; those of dict observations as `name/key`."""
+    found = []
+    for name, value in vars(buffer).items():
+        if isinstance(value, dict):
+            parts = {f"{name}/{key}": part for key, part in value.items()}
+        else:
+            parts = {name: value}
+        for part_name, part in parts.items():
+            if isinstance(part, np.ndarray) and len(part) == buffer.buffer_size:
+                found.append((part_name, part))
+    return found
+
+
+def _normalization_arrays(normalizer: VecNormalize) -> dict[str, np.ndarray]:
+    arrays = {}
+    for name, moments in _moments(normalizer):
+        for part in ("mean", "var", "count"):
+            arrays[f"{name}/{part}"] = np.asarray(getattr(moments, part))
+    arrays["discounted_returns"] = normalizer.returns
+    return arrays
+
+
+def restore_normalization(normalizer: VecNormalize, snapshot: Snapshot) -> None:
+    """Give a normaliser the statistics of a snapshot."""
+    arrays = snapshot.arrays["normalization"]
+    for name, moments in _moments(normalizer):
+        moments.mean = arrays[f"{name}/mean"]
+        moments.var = arrays[f"{name}/var"]
+        moments.count = float(arrays[f"{name}/count"])
+    if normalizer.num_envs == len(arrays["discounted_returns"]):
+        normalizer.returns = arrays["discounted_returns"]
+
+
+def _moments(normalizer: VecNormalize) -> list[tuple[str, RunningMeanStd]]:
+    found = [("reward", normalizer.ret_rms)]
+    if normalizer.norm_obs:
+        observation = normalizer.obs_rms
+        parts = observation if isinstance(observation, dict) else {"observation": observation}
+        found += [(f"observation/{key}", moments) for key, moments in parts.items()]
+    return found

@@ -1,0 +1,39 @@
+"""The algorithms, by the name a recipe gives them."""
+
+from typing import TypeAlias
+
+import sb3_contrib
+import stable_baselines3 as sb3
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from rl_lab.errors import UserError, nearest
+
+AlgorithmClass: TypeAlias = type[BaseAlgorithm]
+
+ALGORITHMS: dict[str, AlgorithmClass] = {
+    "ppo": sb3.PPO,
+    "a2c": sb3.A2C,
+    "dqn": sb3.DQN,
+    "sac": sb3.SAC,
+    "td3": sb3.TD3,
+    "ddpg": sb3.DDPG,
+    "tqc": sb3_contrib.TQC,
+    "qrdqn": sb3_contrib.QRDQN,
+    "trpo": sb3_contrib.TRPO,
+    "recurrent_ppo": sb3_contrib.RecurrentPPO,
+    "maskable_ppo": sb3_contrib.MaskablePPO,
+    "ars": sb3_contrib.ARS,
+    "crossq": sb3_contrib.CrossQ,
+}
+
+
+def algorithm_class(name: str) -> AlgorithmClass:
+    """Return the SB3 class of a recipe's `algorithm.name`.
+
+    Raises:
+        UserError: there is no such algorithm.
+    """
+    if name not in ALGORITHMS:
+        hint = nearest(name, ALGORITHMS) or f"; there are {', '.join(ALGORITHMS)}"
+        raise UserError(f"algorithm.name = {name!r}: no such algorithm{hint}")
+    return ALGORITHMS[name]

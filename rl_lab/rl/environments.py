@@ -1,0 +1,321 @@
+"""Environments as the algorithms see them: made, wrapped, seeded, normalised, checked, timed.
+
+From the inside out, each copy is
+
+    gymnasium.make -> SeededResets -> the recipe's wrappers -> Monitor
+
+and the copies together
+
+    DummyVecEnv or SubprocVecEnv -> WatchedVecEnv -> VecNormalize -> VecFrameStack -> channels first
+
+Scores are counted by Monitor, so they are raw: normalisation comes after it. AtariWrapper, whose
+clipped rewards and lost lives are for learning only, goes around Monitor instead of inside it.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
+from stable_baselines3.common.vec_env import (
+    DummyVecEnv,
+    SubprocVecEnv,
+    VecEnv,
+    VecEnvWrapper,
+    VecFrameStack,
+    VecNormalize,
+    VecTransposeImage,
+)
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
+
+from rl_lab.errors import UserError, nearest
+from rl_lab.extras import EXTRAS, install_command, installed
+from rl_lab.phases import PhaseClock
+from rl_lab.provenance import ROOT
+from rl_lab.rl.recipe import Environment, Normalization
+
+# Packages that register environments when imported, by the ids they are known for. Only these are
+# imported: an id such as `module:Name-v0` would otherwise run any module it names.
+PACKAGES_BY_ID: dict[str, tuple[str, str | None]] = {
+    "RLLab/": ("envs", None),
+    "MiniGrid-": ("minigrid", "minigrid"),
+    "BabyAI-": ("minigrid", "minigrid"),
+    "ALE/": ("ale_py", "atari"),
+    "NoFrameskip-": ("ale_py", "atari"),
+}
+
+# Wrappers that are not Gymnasium's own, by the name a recipe gives them.
+WRAPPERS: dict[str, str] = {
+    "AtariWrapper": "stable_baselines3.common.atari_wrappers:AtariWrapper",
+    "ImgObsWrapper": "minigrid.wrappers:ImgObsWrapper",
+    "FlatObsWrapper": "minigrid.wrappers:FlatObsWrapper",
+    "FullyObsWrapper": "minigrid.wrappers:FullyObsWrapper",
+    "RGBImgPartialObsWrapper": "minigrid.wrappers:RGBImgPartialObsWrapper",
+}
+
+MakeEnv = Callable[[], gymnasium.Env]
+
+
+class NonFiniteError(Exception):
+    """A NaN or infinity in what the environment gave; the message says where."""
+
+
+# --- one environment -----------------------------------------------------------------------------
+
+
+def check_id(environment_id: str) -> None:
+    """Import the package that registers an environment and see that it does.
+
+    Raises:
+        UserError: the id is unknown, or its package is missing or not one the lab imports.
+    """
+    module, colon, _ = environment_id.partition(":")
+    if colon:
+        raise UserError(
+            f"env.id = {environment_id!r}: ids that import a module ({module!r}) are not taken; "
+            "register the environment in the lab's `envs` package and give its id alone"
+        )
+    for mark, (package, extra) in PACKAGES_BY_ID.items():
+        if mark in environment_id:
+            if extra is not None and not installed(extra):
+                raise UserError(_missing(environment_id, extra))
+            _import(package)
+    if environment_id not in gymnasium.registry:
+        _import("envs")
+        raise UserError(
+            f"env.id = {environment_id!r}: no such environment"
+            + nearest(environment_id, gymnasium.registry)
+        )
+
+
+def _import(package: str) -> None:
+    module = importlib.import_module(package)
+    location = Path(module.__file__ or "").resolve()
+    if package == "envs" and not location.is_relative_to(ROOT):
+        raise UserError(
+            f"the package `envs` found at {location.parent} is not the lab's; install the lab into "
+            "a virtual environment of its own, and run it outside folders that hold an `envs`"
+        )
+
+
+def _missing(environment_id: str, extra: str) -> str:
+    return (
+        f"env.id = {environment_id!r} needs the extra {extra!r} ({EXTRAS[extra].purpose}): "
+        f"{install_command(extra)}"
+    )
+
+
+def make(
+    environment: Environment, seeds: list[int] | None = None, render_mode: str | None = None
+) -> gymnasium.Env:
+    """Make one wrapped environment.
+
+    Args:
+        environment: the recipe's section.
+        seeds: seeds of its first resets, in order; later ones draw on from the last.
+        render_mode: None, `"human"` or `"rgb_array"`.
+
+    Raises:
+        UserError: the id, an argument or a wrapper is wrong, or an extra is missing.
+    """
+    check_id(environment.id)
+    try:
+        env = gymnasium.make(environment.id, render_mode=render_mode, **environment.kwargs)
+    except gymnasium.error.DependencyNotInstalled:
+        extra = next((name for name in EXTRAS if not installed(name)), "all")
+        for name, mark in (("box2d", "box2d"), ("mujoco", "mujoco"), ("atari", "ale")):
+            if mark in str(gymnasium.spec(environment.id).entry_point):
+                extra = name
+        raise UserError(_missing(environment.id, extra)) from None
+    except (TypeError, ValueError, gymnasium.error.Error) as error:
+        given = f" with env.kwargs {environment.kwargs}" if environment.kwargs else ""
+        raise UserError(f"env.id = {environment.id!r} cannot be made{given}: {error}") from None
+    env = SeededResets(env, list(seeds or []))
+    wrappers = [wrapper(written) for written in environment.wrappers]
+    for name, wrap in wrappers:
+        if name == "AtariWrapper":
+            env = Monitor(env)
+        try:
+            env = wrap(env)
+        except (TypeError, ValueError, AssertionError, AttributeError) as error:
+            raise UserError(f"env.wrappers: {name} cannot wrap {environment.id}: {error}") from None
+    return env if any(name == "AtariWrapper" for name, _ in wrappers) else Monitor(env)
+
+
+def wrapper(written: str | dict[str, dict[str, Any]]) -> tuple[str, Callable[..., gymnasium.Env]]:
+    """Find a wrapper by the name a recipe gives it, its arguments checked and filled in.
+
+    Raises:
+        UserError: no such wrapper, or an argument it does not take.
+    """
+    if isinstance(written, dict) and len(written) != 1:
+        raise UserError(f"env.wrappers: {written!r} should be one {{name: {{argument: value}}}}")
+    name, arguments = (written, {}) if isinstance(written, str) else next(iter(written.items()))
+    own = {
+        key: value
+        for key, value in vars(gymnasium.wrappers).items()
+        if inspect.isclass(value) and issubclass(value, gymnasium.Wrapper)
+    }
+    if name in WRAPPERS:
+        module, _, attribute = WRAPPERS[name].partition(":")
+        if module.startswith("minigrid") and not installed("minigrid"):
+            raise UserError(
+                f"env.wrappers: {name} needs the extra 'minigrid': {install_command('minigrid')}"
+            )
+        wrapper_class = getattr(importlib.import_module(module), attribute)
+    elif name in own:
+        wrapper_class = own[name]
+    else:
+        raise UserError(f"env.wrappers: no wrapper {name!r}{nearest(name, [*WRAPPERS, *own])}")
+    known = list(inspect.signature(wrapper_class.__init__).parameters)[2:]
+    for argument in arguments:
+        if argument not in known:
+            raise UserError(
+                f"env.wrappers: {name} takes no {argument!r}"
+                f"{nearest(argument, known) or '; it takes ' + (', '.join(known) or 'none')}"
+            )
+    return name, partial(wrapper_class, **arguments)
+
+
+class SeededResets(gymnasium.Wrapper):
+    """Gives each reset the next of a list of seeds, so that an episode can be repeated alone."""
+
+    def __init__(self, env: gymnasium.Env, seeds: list[int]) -> None:
+        super().__init__(env)
+        self._seeds = seeds
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        if seed is None and self._seeds:
+            seed = self._seeds.pop(0)
+        return super().reset(seed=seed, options=options)
+
+
+# --- many environments ---------------------------------------------------------------------------
+
+
+def make_vector(
+    environment: Environment,
+    seeds: list[list[int]],
+    clock: PhaseClock | None = None,
+    render_mode: str | None = None,
+    vectorization: str = "dummy",
+) -> VecEnv:
+    """Make copies that step together; normalisation is `normalize`'s.
+
+    Args:
+        environment: the recipe's section.
+        seeds: for each copy, the seeds of its first resets; its length is the number of copies.
+        clock: told when time is spent in the environment.
+        render_mode: as `make` takes it.
+        vectorization: `"dummy"` or `"subproc"`.
+
+    Raises:
+        UserError: as `make`.
+    """
+    makers: list[MakeEnv] = [
+        partial(make, environment, seeds=own, render_mode=render_mode) for own in seeds
+    ]
+    if vectorization == "subproc":
+        make(environment).close()  # errors of the user's are raised here, not in a child
+        vector: VecEnv = SubprocVecEnv(makers)
+    else:
+        vector = DummyVecEnv(makers)
+    return WatchedVecEnv(vector, clock or PhaseClock("policy"))
+
+
+def normalize(vector: VecEnv, normalization: Normalization, gamma: float) -> VecNormalize:
+    """Add running normalisation; rewards use the algorithm's own discount.
+
+    Raises:
+        UserError: the observations are of a kind that cannot be normalised.
+    """
+    try:
+        return VecNormalize(
+            vector,
+            norm_obs=normalization.observations,
+            norm_reward=normalization.rewards,
+            clip_obs=normalization.clip_observation,
+            clip_reward=normalization.clip_reward,
+            gamma=gamma,
+        )
+    except (ValueError, TypeError, AssertionError) as error:
+        raise UserError(f"env.normalize: {error}") from None
+
+
+def stack_and_transpose(vector: VecEnv, frame_stack: int) -> VecEnv:
+    """Stack frames and put image channels first, as SB3's CNN policies read them."""
+    if frame_stack > 1:
+        if not isinstance(vector.observation_space, spaces.Box | spaces.Dict):
+            raise UserError(
+                f"env.frame_stack: {vector.observation_space} cannot be stacked, only Box and Dict"
+            )
+        vector = VecFrameStack(vector, n_stack=frame_stack)
+    space = vector.observation_space
+    parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
+    if any(is_image_space(part) and not is_image_space_channels_first(part) for part in parts):
+        vector = VecTransposeImage(vector)
+    return vector
+
+
+class WatchedVecEnv(VecEnvWrapper):
+    """Times the environment and stops on a NaN or an infinity, before anything learns from it."""
+
+    def __init__(self, venv: VecEnv, clock: PhaseClock) -> None:
+        super().__init__(venv)
+        self._clock = clock
+        self.steps = 0
+        """Environment steps so far, summed over the copies; a resumed run sets it."""
+
+    def reset(self) -> VecEnvObs:
+        with self._clock.during("environment"):
+            observations = self.venv.reset()
+        self._check("observation", observations)
+        return observations
+
+    def step_async(self, actions: np.ndarray) -> None:
+        with self._clock.during("environment"):
+            self.venv.step_async(actions)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        with self._clock.during("environment"):
+            observations, rewards, dones, infos = self.venv.step_wait()
+        self.steps += self.num_envs
+        self._check("observation", observations)
+        self._check("reward", rewards)
+        for copy in np.flatnonzero(dones):
+            self._check_last(int(copy), infos[copy].get("terminal_observation"))
+        return observations, rewards, dones, infos
+
+    def _check(self, source: str, value: VecEnvObs) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                self._check(f"{source} {key!r}", item)
+            return
+        array = np.asarray(value)
+        if array.dtype.kind != "f" or np.isfinite(array).all():
+            return
+        finite_copies = np.isfinite(array.reshape(self.num_envs, -1)).all(axis=1)
+        self._stop(source, int(np.flatnonzero(~finite_copies)[0]))
+
+    def _check_last(self, copy: int, observation: Any) -> None:
+        """Check the last observation of an episode, which SB3 passes beside the next one's first."""
+        parts = observation.values() if isinstance(observation, dict) else [observation]
+        for part in parts:
+            array = np.asarray(part)
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                self._stop("last observation", copy)
+
+    def _stop(self, source: str, copy: int) -> NoReturn:
+        raise NonFiniteError(
+            f"NaN or infinity in the {source} of environment {copy} at step {self.steps:,}; "
+            "nothing was learnt from it"
+        )

@@ -1,0 +1,49 @@
+"""Seeds. One number in the recipe; independent streams for everything that draws.
+
+SB3 seeds environment i of a run with `seed + i`, so runs 0 and 1 with 8 environments share seven
+of them. `numpy.random.SeedSequence` gives streams that do not overlap.
+"""
+
+import contextlib
+import random
+from collections.abc import Iterator
+
+import gymnasium
+import numpy as np
+import torch
+
+# Which stream a seed is for; the number is part of what makes the stream its own.
+TRAINING, EVALUATION, FINAL_EVALUATION, PLAY = range(4)
+
+
+def stream(seed: int, purpose: int, count: int) -> list[int]:
+    """Return `count` seeds in [0, 2**31), the same for the same seed and purpose."""
+    words = np.random.SeedSequence(seed, spawn_key=(purpose,)).generate_state(count)
+    return [int(word) & 0x7FFFFFFF for word in words]
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, numpy and torch (SB3 draws from all three)."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def own_randomness(seed: int, space: gymnasium.Space) -> Iterator[None]:
+    """Seed everything for a block that must not disturb what is outside it.
+
+    The generators of Python, numpy, torch and of `space` (SB3's epsilon-greedy policies draw
+    exploratory actions from it) are put back as they were, however the block ends.
+    """
+    python, numpy, action = random.getstate(), np.random.get_state(), space.np_random
+    devices = list(range(torch.cuda.device_count()))
+    with torch.random.fork_rng(devices=devices):
+        seed_everything(seed)
+        space.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+            space._np_random = action

@@ -1,0 +1,196 @@
+"""Run: one directory, the same shape whatever was trained.
+
+    <runs>/<name>/
+        recipe.yaml       the resolved recipe; training it again repeats the run
+        provenance.json   what made it: command, commit, versions, threads, hardware
+        status.json       state, step, heartbeat, best; replaced atomically
+        metrics.jsonl     see rl_lab.metrics
+        checkpoints/      see rl_lab.checkpoint
+        best/             the best model by evaluation return, in the same form
+        evaluation.json   what `rl-lab evaluate` measured
+        videos/, report.html
+
+A run that says `running` may have died; `Run.state` tells by asking for its lock, which the
+operating system releases with the process that held it, however that process ended.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rl_lab import recipes
+from rl_lab.errors import UserError, nearest
+from rl_lab.files import write_atomically, write_json
+from rl_lab.provenance import provenance
+
+STATES = ("created", "running", "finished", "stopped", "failed", "died")
+
+
+def runs_directory() -> Path:
+    """Where runs are kept: `$RL_LAB_RUNS`, or `runs` in the working directory."""
+    return Path(os.environ.get("RL_LAB_RUNS", "runs"))
+
+
+class Run:
+    """One run directory. Whoever trains holds its lock; anybody may read it at any time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe_file = path / "recipe.yaml"
+        self.metrics_file = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.best = path / "best"
+        self.videos = path / "videos"
+        self.evaluation_file = path / "evaluation.json"
+        self.report_file = path / "report.html"
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    # --- making and finding ----------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls, name: str, recipe: recipes.Section, command: list[str], seed: int, threads: int
+    ) -> "Run":
+        """Make the directory of a new run with its recipe, provenance and status.
+
+        Raises:
+            UserError: the name is taken or unusable, or the directory cannot be written.
+        """
+        check_name(name)
+        run = cls(runs_directory() / name)
+        try:
+            run.path.mkdir(parents=True)
+        except FileExistsError:
+            raise UserError(
+                f"run {str(run.path)!r} exists; choose another --name, or continue it with --resume"
+            ) from None
+        except OSError as error:
+            raise UserError(f"cannot make run directory {run.path}: {error.strerror}") from None
+        write_atomically(run.recipe_file, recipes.dump(recipe))
+        write_json(run.path / "provenance.json", provenance(command, seed, threads))
+        run.update_status(state="created", step=0, created=time.time())
+        return run
+
+    @classmethod
+    def open(cls, name: str) -> "Run":
+        """Find a run by path, or by name in the runs directory.
+
+        Raises:
+            UserError: there is none.
+        """
+        for path in (Path(name), runs_directory() / name):
+            if (path / "recipe.yaml").is_file():
+                return cls(path)
+        hint = nearest(Path(name).name, [run.name for run in all_runs()])
+        raise UserError(
+            f"no run {name!r} here or in {runs_directory()}{hint or '; `rl-lab runs` lists them'}"
+        )
+
+    # --- status ----------------------------------------------------------------------------------
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """The content of status.json: state, step, heartbeat (Unix time), best, reason, ..."""
+        try:
+            status = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {"state": "created", "step": 0}
+        return status if isinstance(status, dict) else {"state": "created", "step": 0}
+
+    def update_status(self, **changes: Any) -> None:
+        """Change some keys of status.json; the heartbeat is set to now."""
+        status = self.status | changes | {"heartbeat": time.time()}
+        write_json(self.path / "status.json", status)
+
+    def start(self, budget: int) -> None:
+        """Say that this process trains the run now; the caller holds the lock."""
+        self.update_status(
+            state="running",
+            reason=None,
+            budget=budget,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            started=time.time(),
+        )
+
+    @property
+    def state(self) -> str:
+        """One of STATES. A run that says it is running while nobody holds its lock has died."""
+        status = self.status
+        state = status.get("state")
+        if state not in STATES:
+            return "created"
+        if state == "running" and status.get("host") == socket.gethostname() and not self.locked():
+            # Read again: the run may have ended properly between the two looks.
+            state = self.status.get("state")
+            return "died" if state == "running" else str(state)
+        return str(state)
+
+    # --- lock ------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run while writing to it.
+
+        Raises:
+            UserError: another process holds it.
+        """
+        with (self.path / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pid = self.status.get("pid", "?")
+                raise UserError(
+                    f"run {str(self.path)!r} is being trained by another process (pid {pid})"
+                ) from None
+            yield
+
+    def locked(self) -> bool:
+        """Whether a living process on this machine is training this run."""
+        try:
+            with (self.path / "lock").open("r") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+
+def check_name(name: str) -> None:
+    """Refuse a run name that is no plain directory name.
+
+    Raises:
+        UserError: it is empty, too long, hidden, or holds anything but letters, digits, `._-`.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
+        raise UserError(
+            f"run name {name!r} cannot be used: 1 to 100 letters, digits, '.', '_' or '-', "
+            "not starting with '.' or '-'"
+        )
+
+
+def fresh_names(recipe: str, seeds: list[int]) -> list[str]:
+    """Return a run name for each seed, all of one new group: `cartpole-2-seed0`, ..."""
+    recipe = re.sub(r"[^A-Za-z0-9._-]", "-", recipe).lstrip(".-")[:80] or "run"
+    group, count = recipe, 1
+    while any((runs_directory() / f"{group}-seed{seed}").exists() for seed in seeds):
+        count += 1
+        group = f"{recipe}-{count}"
+    return [f"{group}-seed{seed}" for seed in seeds]
+
+
+def all_runs() -> list[Run]:
+    """Every run in the runs directory, oldest first."""
+    runs = [Run(path.parent) for path in runs_directory().glob("*/recipe.yaml")]
+    return sorted(runs, key=lambda run: (run.status.get("created", 0), run.name))

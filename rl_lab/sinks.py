@@ -1,0 +1,85 @@
+"""Where numbers go besides metrics.jsonl: TensorBoard, trackio, Weights & Biases. All offline."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from rl_lab.errors import UserError
+from rl_lab.extras import install_command, installed
+from rl_lab.metrics import Sink
+
+
+def open_sinks(run_path: Path, tensorboard: bool, trackio: bool, wandb: bool) -> tuple[Sink, ...]:
+    """Open the sinks a recipe asks for.
+
+    Args:
+        run_path: the run's directory: its name becomes the run's name in the sink.
+        tensorboard: write event files into `run_path/tensorboard`.
+        trackio: log to trackio's local database, project `rl-lab`.
+        wandb: log to Weights & Biases, offline (files in `run_path/wandb`) unless WANDB_MODE is set.
+
+    Raises:
+        UserError: an extra is missing.
+    """
+    check_installed(tensorboard, trackio, wandb)
+    sinks: list[Sink] = []
+    if tensorboard:
+        sinks.append(_tensorboard(run_path))
+    if trackio:
+        sinks.append(_trackio(run_path))
+    if wandb:
+        sinks.append(_wandb(run_path))
+    return tuple(sinks)
+
+
+def check_installed(tensorboard: bool, trackio: bool, wandb: bool) -> None:
+    """Refuse a sink whose package is missing.
+
+    Raises:
+        UserError: naming the extra and the command that installs it.
+    """
+    wanted = {"tensorboard": tensorboard, "trackio": trackio, "wandb": wandb}
+    for name, on in wanted.items():
+        if on and not installed(name):
+            raise UserError(f"logging.{name} needs the extra {name!r}: {install_command(name)}")
+
+
+def _tensorboard(run_path: Path) -> Sink:
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer = SummaryWriter(str(run_path / "tensorboard"))
+
+    def write(step: int, numbers: Mapping[str, float]) -> None:
+        for name, value in numbers.items():
+            writer.add_scalar(name, value, step)
+        writer.flush()
+
+    return write
+
+
+def _trackio(run_path: Path) -> Sink:
+    import trackio
+
+    trackio.init(project="rl-lab", name=run_path.name, embed=False)
+
+    def write(step: int, numbers: Mapping[str, float]) -> None:
+        trackio.log(dict(numbers), step=step)
+
+    return write
+
+
+def _wandb(run_path: Path) -> Sink:
+    import wandb
+
+    wandb_run = wandb.init(
+        project="rl-lab",
+        name=run_path.name,
+        dir=str(run_path),
+        mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+        settings=wandb.Settings(silent=True, console="off"),
+    )
+
+    def write(step: int, numbers: Mapping[str, float]) -> None:
+        wandb_run.log(dict(numbers), step=step)
+
+    return write

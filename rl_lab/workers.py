@@ -1,0 +1,56 @@
+"""Several runs side by side, a process each, so many at a time."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from rl_lab.run import Run
+
+
+class Workers:
+    """Trains runs that `Run.create` made; each process is `rl-lab train --resume RUN --quiet`.
+
+    A worker has a session of its own: Ctrl-C in the terminal reaches only this process, which
+    passes it on once. What a worker prints goes to `console.log` in its run directory.
+    """
+
+    def __init__(self, runs: Sequence[Run], jobs: int) -> None:
+        self._waiting = list(runs)
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._jobs = jobs
+        self.failed: list[Run] = []
+        self._runs = {run.name: run for run in runs}
+
+    def poll(self) -> bool:
+        """Collect workers that ended, start those that may; return whether any is left."""
+        for name, process in list(self._running.items()):
+            code = process.poll()
+            if code is not None:
+                del self._running[name]
+                if code not in (0, 130, 143):
+                    self.failed.append(self._runs[name])
+        while self._waiting and len(self._running) < self._jobs:
+            run = self._waiting.pop(0)
+            self._running[run.name] = _start(run)
+        return bool(self._running)
+
+    def stop(self) -> None:
+        """Start no more, and ask those that run to save and end."""
+        self._waiting.clear()
+        for process in self._running.values():
+            process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End those that run, at once."""
+        for process in self._running.values():
+            process.kill()
+
+
+def _start(run: Run) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "rl_lab.cli", "train", "--resume", str(run.path), "--quiet"]
+    with (run.path / "console.log").open("ab") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
