@@ -167,8 +167,6 @@ def _train_here(
 
 def _train_side_by_side(runs: list[Run], jobs: int, quiet: bool, json: bool) -> int:
     """Train each run in a process of its own."""
-    from rl_lab import dashboard
-
     workers = Workers(runs, jobs)
     with StopRequest() as stop:
         asked = False
@@ -185,6 +183,8 @@ def _train_side_by_side(runs: list[Run], jobs: int, quiet: bool, json: bool) -> 
                 while more():
                     time.sleep(0.2)
             else:
+                from rl_lab import dashboard
+
                 dashboard.follow(runs, more)
         except KeyboardInterrupt:
             workers.kill()
