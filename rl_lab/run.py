@@ -101,11 +101,17 @@ class Run:
     @property
     def status(self) -> dict[str, Any]:
         """The content of status.json: state, step, heartbeat (Unix time), best, reason, ..."""
-        try:
-            status = json.loads((self.path / "status.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return {"state": "created", "step": 0}
-        return status if isinstance(status, dict) else {"state": "created", "step": 0}
+        return {"state": "created", "step": 0} | _read_json(self.path / "status.json")
+
+    @property
+    def evaluations(self) -> dict[str, dict[str, Any]]:
+        """What `rl-lab evaluate` measured so far, by model and way of acting."""
+        return _read_json(self.evaluation_file)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """What made the run."""
+        return _read_json(self.path / "provenance.json")
 
     def update_status(self, **changes: Any) -> None:
         """Change some keys of status.json; the heartbeat is set to now."""
@@ -165,6 +171,15 @@ class Run:
         except BlockingIOError:
             return True
         return False
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`; empty if there is none, or no whole one."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def check_name(name: str) -> None:

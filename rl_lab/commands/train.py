@@ -185,7 +185,7 @@ def _train_side_by_side(runs: list[Run], jobs: int, quiet: bool, json: bool) -> 
             else:
                 from rl_lab import dashboard
 
-                dashboard.follow(runs, more)
+                dashboard.follow([dashboard.RunView(run) for run in runs], more)
         except KeyboardInterrupt:
             workers.kill()
         for run in runs:
@@ -202,11 +202,10 @@ def _watcher(run: Run) -> Iterator[None]:
     On a terminal, what this process prints meanwhile (an environment's messages, warnings) would
     tear the picture, so it goes to `console.log` in the run directory.
     """
-    command = [sys.executable, "-m", "rl_lab.cli", "watch", str(run.path), "--until-done"]
-    environment = os.environ | {"RL_LAB_TRAINER": str(os.getpid())}
+    command = [sys.executable, "-m", "rl_lab.cli", "watch", str(run.path)]
     sys.stdout.flush()
-    watcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True,
-                               env=environment)  # fmt: skip
+    # A session of its own keeps the terminal's Ctrl-C from it: it shows the run to its end.
+    watcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     interactive = sys.stdout.isatty()
     saved = (os.dup(1), os.dup(2))
     try:
@@ -217,10 +216,8 @@ def _watcher(run: Run) -> Iterator[None]:
             os.close(log)
         yield
     finally:
-        try:
-            watcher.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            watcher.kill()
+        watcher.terminate()  # it draws once more and ends
+        watcher.wait()
         sys.stdout.flush()
         sys.stderr.flush()
         for number, duplicate in enumerate(saved, start=1):

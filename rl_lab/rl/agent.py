@@ -5,11 +5,13 @@ statistics that normalise observations. `resumable` adds optimisers, counters an
 """
 
 import warnings
+from collections import deque
 from typing import Any
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from sb3_contrib import ARS
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
@@ -71,14 +73,26 @@ def check(recipe: AgentRecipe, whole: bool) -> None:
         build(recipe).env.close()  # type: ignore[union-attr]
 
 
-def build_for_playing(recipe: AgentRecipe, vector: VecEnv) -> BaseAlgorithm:
-    """Build the algorithm of a recipe to act only: its buffers hold next to nothing."""
+def load(recipe: AgentRecipe, snapshot: Snapshot) -> BaseAlgorithm:
+    """Build the agent of a snapshot to act only: its buffers hold next to nothing.
+
+    Its environment is one copy, there for its spaces and frozen statistics; to play, make another
+    and give it to `evaluate.frozen_like`.
+    """
     arguments = hyperparameters.resolve(recipe.algorithm, recipe.budget.steps)
     if issubclass(algorithm_class(recipe.algorithm.name), OffPolicyAlgorithm):
-        arguments["buffer_size"] = vector.num_envs
+        arguments["buffer_size"] = 1
     without_hindsight = recipe.algorithm.model_copy(update={"hindsight": None})
     recipe = recipe.model_copy(update={"algorithm": without_hindsight})
-    return _construct(recipe, arguments, vector)
+    vector = environments.make_vector(recipe.env, [[]])
+    if recipe.env.normalize is not None:
+        vector = environments.normalize(vector, recipe.env.normalize, gamma=0.99)
+    vector = environments.stack_and_transpose(vector, recipe.env.frame_stack)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # SB3's remarks on one copy's batch sizes
+        model = _construct(recipe, arguments, vector)
+    restore_playable(model, snapshot)
+    return model
 
 
 def _construct(recipe: AgentRecipe, arguments: dict[str, Any], vector: VecEnv) -> BaseAlgorithm:
@@ -187,33 +201,32 @@ def resumable(model: BaseAlgorithm, with_replay_buffer: bool) -> Snapshot:
     return snapshot
 
 
-def restore(model: BaseAlgorithm, snapshot: Snapshot) -> None:
-    """Put a snapshot into an algorithm built from the same recipe.
-
-    Parts the snapshot does not hold (a `playable` one has no optimiser) stay as they were built.
-    """
+def restore_playable(model: BaseAlgorithm, snapshot: Snapshot) -> None:
+    """Put the policy and the normaliser's statistics of a snapshot into an algorithm."""
     model.policy.load_state_dict(snapshot.tensors["policy"])
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None:
-        restore_normalization(normalizer, snapshot)
+        _restore_normalization(normalizer, snapshot.arrays["normalization"])
+
+
+def restore(model: BaseAlgorithm, snapshot: Snapshot) -> None:
+    """Put a `resumable` snapshot into an algorithm built from the same recipe."""
+    restore_playable(model, snapshot)
     names, variables = model._get_torch_save_params()
     for name in names:
-        if name in snapshot.state:
+        if name != "policy":
             optimizer = recursive_getattr(model, name)
             optimizer.load_state_dict(unflatten(snapshot.tensors[name], snapshot.state[name]))
-    if "variables" in snapshot.tensors:
-        for name in variables:
-            value = recursive_getattr(model, name)
-            value.data.copy_(snapshot.tensors["variables"][name])
-    if hasattr(model, "weights"):  # ARS keeps its policy a second time, as one vector
+    for name in variables:
+        recursive_getattr(model, name).data.copy_(snapshot.tensors["variables"][name])
+    if isinstance(model, ARS):  # it keeps its policy a second time, as one vector
         model.weights = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
-    for name, value in snapshot.state.get("counters", {}).items():
+    for name, value in snapshot.state["counters"].items():
         setattr(model, name, value)
-    recent = snapshot.state.get("recent_episodes")
-    if recent is not None and model.ep_info_buffer is not None:
-        model.ep_info_buffer.extend(recent["episodes"])
-        if model.ep_success_buffer is not None:
-            model.ep_success_buffer.extend(recent["successes"])
+    # SB3 makes these when learning starts, unless they are there.
+    recent = snapshot.state["recent_episodes"]
+    model.ep_info_buffer = deque(recent["episodes"], maxlen=model._stats_window_size)
+    model.ep_success_buffer = deque(recent["successes"], maxlen=model._stats_window_size)
     if "replay_buffer" in snapshot.arrays:
         buffer = model.replay_buffer  # type: ignore[attr-defined]
         stored = snapshot.arrays["replay_buffer"]
@@ -250,9 +263,7 @@ def _normalization_arrays(normalizer: VecNormalize) -> dict[str, np.ndarray]:
     return arrays
 
 
-def restore_normalization(normalizer: VecNormalize, snapshot: Snapshot) -> None:
-    """Give a normaliser the statistics of a snapshot."""
-    arrays = snapshot.arrays["normalization"]
+def _restore_normalization(normalizer: VecNormalize, arrays: dict[str, np.ndarray]) -> None:
     for name, moments in _moments(normalizer):
         moments.mean = arrays[f"{name}/mean"]
         moments.var = arrays[f"{name}/var"]

@@ -113,7 +113,10 @@ def _missing(environment_id: str, extra: str) -> str:
 
 
 def make(
-    environment: Environment, seeds: list[int] | None = None, render_mode: str | None = None
+    environment: Environment,
+    seeds: list[int] | None = None,
+    render_mode: str | None = None,
+    record: Callable[[gymnasium.Env], gymnasium.Env] | None = None,
 ) -> gymnasium.Env:
     """Make one wrapped environment.
 
@@ -121,6 +124,7 @@ def make(
         environment: the recipe's section.
         seeds: seeds of its first resets, in order; later ones draw on from the last.
         render_mode: None, `"human"` or `"rgb_array"`.
+        record: a wrapper put directly around the bare environment.
 
     Raises:
         UserError: the id, an argument or a wrapper is wrong, or an extra is missing.
@@ -137,6 +141,8 @@ def make(
     except (TypeError, ValueError, gymnasium.error.Error) as error:
         given = f" with env.kwargs {environment.kwargs}" if environment.kwargs else ""
         raise UserError(f"env.id = {environment.id!r} cannot be made{given}: {error}") from None
+    if record is not None:
+        env = record(env)
     env = SeededResets(env, list(seeds or []))
     wrappers = [wrapper(written) for written in environment.wrappers]
     for name, wrap in wrappers:
@@ -206,7 +212,6 @@ def make_vector(
     environment: Environment,
     seeds: list[list[int]],
     clock: PhaseClock | None = None,
-    render_mode: str | None = None,
     vectorization: str = "dummy",
 ) -> VecEnv:
     """Make copies that step together; normalisation is `normalize`'s.
@@ -215,15 +220,12 @@ def make_vector(
         environment: the recipe's section.
         seeds: for each copy, the seeds of its first resets; its length is the number of copies.
         clock: told when time is spent in the environment.
-        render_mode: as `make` takes it.
         vectorization: `"dummy"` or `"subproc"`.
 
     Raises:
         UserError: as `make`.
     """
-    makers: list[MakeEnv] = [
-        partial(make, environment, seeds=own, render_mode=render_mode) for own in seeds
-    ]
+    makers: list[MakeEnv] = [partial(make, environment, seeds=own) for own in seeds]
     if vectorization == "subproc":
         make(environment).close()  # errors of the user's are raised here, not in a child
         vector: VecEnv = SubprocVecEnv(makers)

@@ -31,7 +31,7 @@ class MetricLogWriter(KVWriter):
             if isinstance(value, int | float | np.number)
         }
         for phase, seconds in self._clock.totals().items():
-            numbers[f"time/{phase}"] = round(seconds, 3)
+            numbers[f"phase/{phase}"] = round(seconds, 3)
         numbers["system/cpu_percent"] = self._process.cpu_percent()
         numbers["system/memory_mb"] = round(self._process.memory_info().rss / 2**20, 1)
         self._log.log(step, numbers)

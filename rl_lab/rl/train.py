@@ -173,7 +173,7 @@ class AtUpdateBoundary(BaseCallback):
         if now - self._heartbeat >= HEARTBEAT_SECONDS:
             self._heartbeat = now
             with self.clock.during("lab"):
-                self.run.update_status(step=self.model.num_timesteps)
+                self.run.update_status(step=self.model.num_timesteps, wall=self.log.wall)
         return True
 
     def _due(self, every: int, step: int) -> bool:

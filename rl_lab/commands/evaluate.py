@@ -1,0 +1,118 @@
+"""`rl-lab evaluate`: trained agents on episodes they have never seen."""
+
+import json as json_module
+import sys
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from rl_lab.errors import UserError
+from rl_lab.files import write_json
+from rl_lab.run import Run
+from rl_lab.statistics import Interval, mean_interval
+from rl_lab.text import inert_text
+
+
+def evaluate(
+    *runs: str,
+    episodes: int = 100,
+    model: str = "best",
+    sampled: Annotated[bool, Parameter(negative=())] = False,
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
+    """Judge trained runs on fresh seeds, never those of training or of its evaluations.
+
+    Every run faces the same starts. Results go into each run's evaluation.json, with every
+    episode; the table shows means with 95 % bootstrap intervals.
+
+    Parameters
+    ----------
+    runs
+        Names or directories.
+    episodes
+        Episodes each.
+    model
+        best (by evaluation return in training) or last (the newest checkpoint).
+    sampled
+        Sample actions as in training, instead of greedy ones.
+    json
+        Print the results as JSON, and nothing else.
+    """
+    if not runs:
+        raise UserError("evaluate needs a run; `rl-lab runs` lists them")
+    if not 1 <= episodes <= 100_000:
+        raise UserError(f"--episodes {episodes}: should be from 1 to 100000")
+    chosen = [Run.open(name) for name in runs]
+    results = []
+    for number, run in enumerate(chosen, start=1):
+        if not json and len(chosen) > 1:
+            print(f"judging {run.name} ({number} of {len(chosen)})", file=sys.stderr)
+        results.append(_judge(run, episodes, model, deterministic=not sampled))
+    if json:
+        print(json_module.dumps(results, indent=2))
+    else:
+        Console().print(_table(results))
+    return 0
+
+
+def _judge(run: Run, episodes: int, which: str, deterministic: bool) -> dict[str, Any]:
+    from rl_lab.rl.evaluate import evaluate as evaluate_agent
+    from rl_lab.rl.saved import load_agent, recipe_of
+    from rl_lab.rl.seeding import FINAL_EVALUATION, stream
+
+    recipe = recipe_of(run)
+    agent, step = load_agent(run, recipe, which)
+    # One stream for all runs, whatever their seed: the same starts, so differences can be paired.
+    seeds = stream(0, FINAL_EVALUATION, episodes)
+    played = evaluate_agent(agent, recipe.env, seeds, deterministic)
+    result: dict[str, Any] = {
+        "run": run.name,
+        "environment": recipe.env.id,
+        "model": which,
+        "step": step,
+        "actions": "greedy" if deterministic else "sampled",
+        "return": asdict(mean_interval([episode.episode_return for episode in played])),
+        "length": asdict(mean_interval([float(episode.length) for episode in played])),
+        "terminated": sum(episode.terminated for episode in played),
+        "truncated": sum(not episode.terminated for episode in played),
+        "episodes": [asdict(episode) for episode in played],
+    }
+    successes = [float(episode.success) for episode in played if episode.success is not None]
+    if successes:
+        result["success"] = asdict(mean_interval(successes))
+    earlier = run.evaluations
+    earlier[f"{which} {result['actions']}"] = result
+    write_json(run.evaluation_file, earlier)
+    return result
+
+
+def _table(results: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, show_footer=len(results) > 1, header_style="dim", pad_edge=False)
+    returns = [Interval(**result["return"]) for result in results]
+    over_runs = mean_interval([interval.mean for interval in returns])
+    table.add_column("run", footer=f"mean, {over_runs.n} runs", overflow="fold")
+    table.add_column("model", overflow="fold")
+    table.add_column("actions")
+    table.add_column("return [95 %]", justify="right", footer=_said(over_runs), no_wrap=True)
+    table.add_column("episodes", justify="right")
+    table.add_column("length", justify="right")
+    table.add_column("cut off", justify="right")
+    for result, interval in zip(results, returns, strict=True):
+        table.add_row(
+            inert_text(result["run"]),
+            f"{result['model']} {result['step']:,}",
+            result["actions"],
+            _said(interval),
+            str(interval.n),
+            f"{result['length']['mean']:.0f}",
+            f"{result['truncated'] / interval.n:.0%}",
+        )
+    return table
+
+
+def _said(interval: Interval) -> Text:
+    return Text(f"{interval.mean:.1f} [{interval.low:.1f}, {interval.high:.1f}]")

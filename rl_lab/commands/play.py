@@ -1,0 +1,55 @@
+"""`rl-lab play`: see a trained agent act."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from rl_lab.errors import UserError
+from rl_lab.run import Run
+
+
+def play(
+    run: str,
+    /,
+    *,
+    video: Annotated[bool, Parameter(negative=())] = False,
+    episodes: int = 1,
+    model: str = "best",
+    sampled: Annotated[bool, Parameter(negative=())] = False,
+    seed: int = 0,
+) -> int:
+    """See a trained agent act, in a window or as a video.
+
+    Parameters
+    ----------
+    run
+        Name or directory.
+    video
+        Record to videos/ in the run directory instead of opening a window.
+    episodes
+        How many.
+    model
+        best (by evaluation return) or last (the newest checkpoint).
+    sampled
+        Sample actions as in training, instead of greedy ones.
+    seed
+        The same seed shows the same episodes.
+    """
+    chosen = Run.open(run)
+    if not 1 <= episodes <= 1000:
+        raise UserError(f"--episodes {episodes}: should be from 1 to 1000")
+    from rl_lab.rl import seeding
+    from rl_lab.rl.play import play as play_episodes
+    from rl_lab.rl.saved import load_agent, recipe_of
+
+    recipe = recipe_of(chosen)
+    agent, _ = load_agent(chosen, recipe, model)
+    path = chosen.videos / f"{model}-seed{seed}" if video else None
+    seeds = seeding.stream(seed, seeding.PLAY, episodes)
+    with seeding.own_randomness(seed, agent.action_space):
+        played = play_episodes(agent, recipe.env, seeds, not sampled, path)
+        for number, (_, episode_return) in enumerate(played):
+            print(f"episode {number}: return {episode_return:.1f}")
+            if path is not None:
+                print(f"  {path}-episode-{number}.mp4")
+    return 0

@@ -1,0 +1,17 @@
+"""`rl-lab report`: one run as a page."""
+
+from rl_lab.run import Run
+
+
+def report(run: str, /) -> int:
+    """Write a run's report: a self-contained HTML page in its directory.
+
+    Parameters
+    ----------
+    run
+        Name or directory.
+    """
+    from rl_lab.report import write_report
+
+    print(write_report(Run.open(run)))
+    return 0

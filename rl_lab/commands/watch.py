@@ -1,0 +1,32 @@
+"""`rl-lab watch`: the dashboard, for runs started anywhere."""
+
+from rl_lab import dashboard
+from rl_lab.errors import UserError
+from rl_lab.run import Run, all_runs, runs_directory
+from rl_lab.signals import StopRequest
+
+
+def watch(*runs: str) -> int:
+    """Show runs live: progress, returns, vitals, where the time goes, events.
+
+    Ends when nothing more is to come, or at Ctrl-C, which does not disturb the runs.
+
+    Parameters
+    ----------
+    runs
+        Names or directories; if none is given, those that are running, or else the newest.
+    """
+    chosen = [Run.open(name) for name in runs]
+    if not chosen:
+        known = all_runs()
+        if not known:
+            raise UserError(f"there are no runs in {runs_directory()}; `rl-lab train cartpole` makes one")
+        chosen = [run for run in known if run.state == "running"] or known[-1:]
+    with StopRequest() as stop:
+        views = [dashboard.RunView(run) for run in chosen]
+
+        def more() -> bool:
+            return stop.signal is None and any(view.live for view in views)
+
+        dashboard.follow(views, more)
+    return 0

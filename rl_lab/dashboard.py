@@ -1,0 +1,392 @@
+"""The live view of runs. It reads run directories only, so it attaches to any, alive or dead.
+
+On an interactive terminal it redraws in place; elsewhere it prints one plain line now and then.
+Everything that comes from a run (names, events) is shown as inert text: see `rl_lab.text`.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from rl_lab import recipes, vitals
+from rl_lab.errors import UserError
+from rl_lab.metrics import MetricReader, Record, latest, numbers_of
+from rl_lab.run import Run
+from rl_lab.text import inert, inert_text
+
+REDRAWS_PER_SECOND = 2
+SECONDS_BETWEEN_LINES = 5.0
+SECONDS_TO_START = 60.0
+WIDE = 110
+"""Columns from which a run's panel has two halves."""
+
+STATE_STYLES = {
+    "running": "bold green", "finished": "bold cyan", "stopped": "bold yellow",
+    "failed": "bold red", "died": "bold red",
+}  # fmt: skip
+LEVEL_STYLES = {"warning": "yellow", "error": "bold red"}
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+class RunView:
+    """A run as last looked at."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.recipe: dict[str, Any] = {}
+        self.status: dict[str, Any] = {}
+        self.state = "created"
+        self.records: list[Record] = []
+        self._reader = MetricReader(run.metrics_file)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what is new."""
+        if not self.recipe:
+            try:
+                text = self.run.recipe_file.read_text(encoding="utf-8")
+                self.recipe = recipes.parse_yaml(text, "recipe.yaml") or {}
+            except (OSError, UserError):
+                self.recipe = {}
+        self.status = self.run.status
+        self.state = self.run.state
+        self.records = self._reader.read()
+
+    @property
+    def live(self) -> bool:
+        """Whether there is more to come: it runs, or was made moments ago and is about to."""
+        young = time.time() - self.status.get("created", 0) < SECONDS_TO_START
+        return self.state == "running" or (self.state == "created" and young)
+
+    @property
+    def step(self) -> int:
+        logged = self.records[-1]["step"] if self.records else 0
+        return max(int(self.status.get("step", 0)), int(logged))
+
+    @property
+    def budget(self) -> int:
+        return int(self.recipe.get("budget", {}).get("steps", 0))
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training."""
+        logged = self.records[-1]["wall"] if self.records else 0.0
+        return float(max(self.status.get("wall", 0.0), logged))
+
+    @property
+    def steps_per_second(self) -> float | None:
+        """Over the last tenth of the run, evaluations included; None before there are two lines."""
+        if not self.records:
+            return None
+        last = self.records[-1]
+        since = 0.9 * last["wall"]
+        first = next(record for record in self.records if record["wall"] >= since)
+        if first is last:
+            first = self.records[0]
+        seconds = last["wall"] - first["wall"]
+        return (last["step"] - first["step"]) / seconds if seconds > 0 else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        rate = self.steps_per_second
+        if self.state != "running" or not rate:
+            return None
+        return max(self.budget - self.step, 0) / rate
+
+    @property
+    def events(self) -> list[Record]:
+        return [record for record in self.records if "event" in record]
+
+
+# --- drawing -------------------------------------------------------------------------------------
+
+
+def render(views: Sequence[RunView], width: int) -> RenderableType:
+    """Draw one run in full, or several as a table with their aggregate.
+
+    Args:
+        views: the runs, refreshed.
+        width: columns of the terminal; 80 is enough, from WIDE on a run's panel has two halves.
+    """
+    return _render_run(views[0], width) if len(views) == 1 else _render_group(views, width)
+
+
+def _render_run(view: RunView, width: int) -> Panel:
+    algorithm = view.recipe.get("algorithm", {}).get("name", "?")
+    environment = view.recipe.get("env", {}).get("id", "?")
+    head = Text(inert(f"{str(algorithm).upper()} on {environment}"), style="bold")
+    head.append(inert(f" · seed {view.recipe.get('seed', '?')}"), style="dim")
+    inner = width - 4
+    left = Group(head, _progress(view), Text(), _returns(view, inner if width < WIDE else inner // 2))
+    right = Group(_vitals(view), Text(), _phases(view), _system(view))
+    if width < WIDE:
+        body: RenderableType = Group(left, Text(), right)
+    else:
+        body = Table.grid(expand=True, padding=(0, 2))
+        body.add_column(ratio=1)
+        body.add_column(ratio=1)
+        body.add_row(left, right)
+    return Panel(
+        Group(body, Text(), _events(view, 6 if width < WIDE else 8)),
+        title=inert_text(view.run.name),
+        subtitle=_state(view),
+        width=width,
+    )
+
+
+def _state(view: RunView) -> Text:
+    text = Text(view.state, style=STATE_STYLES.get(view.state, ""))
+    reason = view.status.get("reason")
+    if reason:
+        text.append(f": {inert(reason)}", style="default not bold")
+    return text
+
+
+def _progress(view: RunView) -> RenderableType:
+    grid = Table.grid(padding=(0, 1))
+    share = min(view.step / view.budget, 1.0) if view.budget else 0.0
+    grid.add_row(
+        ProgressBar(total=1.0, completed=share, width=24),
+        f"{share:4.0%}",
+        f"{view.step:,} of {view.budget:,} steps",
+    )
+    rate, left = view.steps_per_second, view.seconds_left
+    parts = [f"{duration(view.elapsed)} so far"]
+    if left is not None:
+        parts.append(f"{duration(left)} left")
+    if rate is not None:
+        parts.append(f"{rate:,.0f} steps/s")
+    return Group(grid, Text(" · ".join(parts), style="dim"))
+
+
+def _returns(view: RunView, width: int) -> Table:
+    """Training and evaluation return: the newest number, its course, what it is measured on."""
+    table = Table.grid(padding=(0, 1))
+    columns = max(8, min(40, width - 48))
+    _, training = numbers_of(view.records, "rollout/ep_rew_mean")
+    table.add_row(
+        "return", _number(training), Text(sparkline(training, columns), style="green"),
+        Text("training, last 100 episodes", style="dim"),
+    )  # fmt: skip
+    _, evaluation = numbers_of(view.records, "eval/mean_reward")
+    episodes = view.recipe.get("evaluation", {}).get("episodes", "?")
+    table.add_row(
+        "evaluation", _number(evaluation), Text(sparkline(evaluation, columns), style="cyan"),
+        Text(inert(f"{episodes} episodes each"), style="dim"),
+    )  # fmt: skip
+    best, target = view.status.get("best"), view.recipe.get("target_return")
+    if best:
+        goal = f"target {target:g}" if isinstance(target, int | float) else ""
+        reached = bool(goal) and best["return"] >= target
+        table.add_row(
+            "best", f"{best['return']:.1f}", Text(f"at step {best['step']:,}", style="dim"),
+            Text(f"{goal} {'reached' if reached else ''}", style="green" if reached else "dim"),
+        )  # fmt: skip
+    return table
+
+
+def _number(values: list[float]) -> str:
+    return f"{values[-1]:.1f}" if values else "–"
+
+
+def _vitals(view: RunView) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    for reading in vitals.readings(view.records):
+        warning = Text(f"← {reading.warning}", style="bold yellow") if reading.warning else Text()
+        table.add_row(Text(reading.label), Text(f"{reading.value:.4g}", justify="right"), warning)
+    return table if table.row_count else Text("no update yet", style="dim")
+
+
+def _phases(view: RunView) -> Text:
+    shares = vitals.phases(view.records)
+    text = Text("time  ", style="dim")
+    text.append(" · ".join(f"{name} {share:.0%}" for name, share in shares.items()) or "–")
+    return text
+
+
+def _system(view: RunView) -> Text:
+    processor = latest(view.records, "system/cpu_percent")
+    memory = latest(view.records, "system/memory_mb")
+    if processor is None or memory is None:
+        return Text()
+    threads = view.recipe.get("threads", "?")
+    return Text(inert(f"CPU {processor:.0f} % · {memory:,.0f} MB · threads {threads}"), style="dim")
+
+
+def _events(view: RunView, count: int) -> Table:
+    table = Table.grid(padding=(0, 1))
+    table.add_column(style="dim", justify="right", no_wrap=True)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(no_wrap=True, overflow="ellipsis")
+    for event in view.events[-count:]:
+        style = LEVEL_STYLES.get(event.get("level", ""), "")
+        table.add_row(
+            f"{event['step']:,}",
+            inert_text(event["event"]),
+            inert_text(event.get("message", ""), style),
+        )
+    return table
+
+
+def _render_group(views: Sequence[RunView], width: int) -> Panel:
+    """One row a run, then what they have in common."""
+    table = Table(expand=True, box=None, padding=(0, 1), show_footer=len(views) > 1)
+    columns = {
+        "run": [inert_text(view.run.name) for view in views],
+        "state": [Text(view.state, style=STATE_STYLES.get(view.state, "")) for view in views],
+        "done": [_done(view) for view in views],
+        "return": [Text(_number(_training_returns(view))) for view in views],
+        "eval": [Text(_number(_evaluations(view))) for view in views],
+        "best": [Text(_best(view)) for view in views],
+    }
+    if width >= WIDE:
+        columns["left"] = [
+            Text(duration(view.seconds_left) if view.seconds_left is not None else "") for view in views
+        ]
+        columns["course"] = [
+            Text(sparkline(_evaluations(view), max(8, width - 100)), style="cyan") for view in views
+        ]
+    columns["warnings"] = [
+        Text(", ".join(f"{r.label} {r.warning}" for r in vitals.readings(view.records) if r.warning),
+             style="yellow")
+        for view in views
+    ]  # fmt: skip
+    footers = {
+        "run": f"mean of {len(views)}",
+        "return": _mean([_training_returns(view) for view in views]),
+        "eval": _mean([_evaluations(view) for view in views]),
+        "best": _mean([[view.status["best"]["return"]] for view in views if view.status.get("best")]),
+    }
+    for name in columns:
+        right = name in ("done", "return", "eval", "best", "left")
+        table.add_column(
+            name, footer=footers.get(name, ""), justify="right" if right else "left",
+            no_wrap=True, overflow="ellipsis", header_style="dim", footer_style="bold",
+        )  # fmt: skip
+    for row in zip(*columns.values(), strict=True):
+        table.add_row(*row)
+    running = sum(view.state == "running" for view in views)
+    done = sum(view.state == "finished" for view in views)
+    return Panel(
+        table,
+        title=f"{len(views)} runs",
+        subtitle=f"{running} running · {done} finished",
+        width=width,
+    )
+
+
+def _done(view: RunView) -> Text:
+    return Text(f"{min(view.step / view.budget, 1.0):.0%}" if view.budget else "–")
+
+
+def _training_returns(view: RunView) -> list[float]:
+    return numbers_of(view.records, "rollout/ep_rew_mean")[1]
+
+
+def _evaluations(view: RunView) -> list[float]:
+    return numbers_of(view.records, "eval/mean_reward")[1]
+
+
+def _best(view: RunView) -> str:
+    best = view.status.get("best")
+    return f"{best['return']:.1f}" if best else "–"
+
+
+def _mean(courses: list[list[float]]) -> str:
+    newest = [course[-1] for course in courses if course]
+    return f"{sum(newest) / len(newest):.1f}" if newest else "–"
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """Draw a course in at most `width` characters, from its lowest value to its highest."""
+    if not values:
+        return ""
+    if len(values) > width:  # the mean of each stretch
+        edges = [round(i * len(values) / width) for i in range(width + 1)]
+        values = [
+            sum(values[start:end]) / (end - start)
+            for start, end in zip(edges, edges[1:], strict=False)
+        ]
+    low, high = min(values), max(values)
+    scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(BLOCKS[round((value - low) * scale)] for value in values)
+
+
+def duration(seconds: float) -> str:
+    """Say seconds as `7 s`, `3:05` or `1:02:09`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def plain_line(view: RunView) -> str:
+    """One run in one line, for logs and pipes."""
+    share = min(view.step / view.budget, 1.0) if view.budget else 0.0
+    parts = [inert(view.run.name), view.state, f"{share:.0%}", f"{view.step:,}/{view.budget:,} steps"]
+    if view.steps_per_second is not None:
+        parts.append(f"{view.steps_per_second:,.0f}/s")
+    if view.seconds_left is not None:
+        parts.append(f"{duration(view.seconds_left)} left")
+    parts.append(f"return {_number(_training_returns(view))}")
+    parts.append(f"evaluation {_number(_evaluations(view))} (best {_best(view)})")
+    parts += [f"{r.label} {r.warning}!" for r in vitals.readings(view.records) if r.warning]
+    return "  ".join(parts)
+
+
+# --- following -----------------------------------------------------------------------------------
+
+
+def follow(
+    views: Sequence[RunView], more: Callable[[], bool], console: Console | None = None
+) -> None:
+    """Show runs for as long as `more`, asked twice a second, says so; then once more.
+
+    Args:
+        views: what to show.
+        more: whether to go on.
+        console: where; standard output if not given.
+    """
+    console = console or Console()
+    if console.is_terminal and not console.is_dumb_terminal:
+        _follow_live(views, more, console)
+    else:
+        _follow_plainly(views, more, console)
+
+
+def _follow_live(views: Sequence[RunView], more: Callable[[], bool], console: Console) -> None:
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            going_on = more()
+            for view in views:
+                view.refresh()
+            live.update(render(views, console.width), refresh=True)
+            if not going_on:
+                return
+            time.sleep(1 / REDRAWS_PER_SECOND)
+
+
+def _follow_plainly(views: Sequence[RunView], more: Callable[[], bool], console: Console) -> None:
+    printed: dict[str, tuple[str, int]] = {}
+    next_lines = time.monotonic() + SECONDS_BETWEEN_LINES
+    while True:
+        going_on = more()
+        if not going_on or time.monotonic() >= next_lines:
+            next_lines = time.monotonic() + SECONDS_BETWEEN_LINES
+            for view in views:
+                view.refresh()
+                seen = (view.state, view.step)
+                if printed.get(view.run.name) != seen and view.state != "created":
+                    printed[view.run.name] = seen
+                    console.print(Text(plain_line(view)), soft_wrap=True)
+        if not going_on:
+            return
+        time.sleep(1 / REDRAWS_PER_SECOND)

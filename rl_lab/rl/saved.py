@@ -1,0 +1,41 @@
+"""Agents of finished, stopped or running runs, ready to act."""
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from rl_lab import checkpoint, recipes, threads
+from rl_lab.errors import UserError
+from rl_lab.rl import agent
+from rl_lab.rl.recipe import AgentRecipe
+from rl_lab.run import Run
+
+MODELS = ("best", "last")
+
+
+def recipe_of(run: Run) -> AgentRecipe:
+    """Read a run's recipe, and pin the threads it was trained with."""
+    recipe = recipes.load(AgentRecipe, str(run.recipe_file))
+    threads.pin(recipe.threads)
+    return recipe
+
+
+def load_agent(run: Run, recipe: AgentRecipe, which: str) -> tuple[BaseAlgorithm, int]:
+    """Load a run's agent.
+
+    Args:
+        run: the run.
+        recipe: its recipe.
+        which: `"best"` by evaluation return, or `"last"`: the newest checkpoint.
+
+    Returns:
+        The agent and the environment step it was saved at.
+
+    Raises:
+        UserError: `which` is neither, or nothing whole was saved.
+    """
+    if which not in MODELS:
+        raise UserError(f"--model {which!r}: should be 'best' or 'last'")
+    snapshot, damaged = checkpoint.latest(run.best if which == "best" else run.checkpoints)
+    if snapshot is None:
+        why = f": {damaged[0]}" if damaged else " yet"
+        raise UserError(f"run {run.name!r} has no {which} model{why}")
+    return agent.load(recipe, snapshot), snapshot.step
