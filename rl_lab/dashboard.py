@@ -24,6 +24,8 @@ from rl_lab.text import inert, inert_text
 REDRAWS_PER_SECOND = 2
 SECONDS_BETWEEN_LINES = 5.0
 SECONDS_TO_START = 60.0
+ROOM_FOR_ECHO = 2
+"""Columns left free on a terminal: where it echoes ^C, which would otherwise wrap."""
 WIDE = 110
 """Columns from which a run's panel has two halves."""
 
@@ -259,7 +261,7 @@ def _render_group(views: Sequence[RunView], width: int) -> Panel:
         for view in views
     ]  # fmt: skip
     footers = {
-        "run": f"mean of {len(views)}",
+        "run": "mean (of runs)",
         "return": _mean([_training_returns(view) for view in views]),
         "eval": _mean([_evaluations(view) for view in views]),
         "best": _mean([[view.status["best"]["return"]] for view in views if view.status.get("best")]),
@@ -272,14 +274,19 @@ def _render_group(views: Sequence[RunView], width: int) -> Panel:
         )  # fmt: skip
     for row in zip(*columns.values(), strict=True):
         table.add_row(*row)
-    running = sum(view.state == "running" for view in views)
-    done = sum(view.state == "finished" for view in views)
-    return Panel(
-        table,
-        title=f"{len(views)} runs",
-        subtitle=f"{running} running · {done} finished",
-        width=width,
-    )
+    return Panel(table, title=f"{len(views)} runs", subtitle=_group_state(views), width=width)
+
+
+def _group_state(views: Sequence[RunView]) -> str:
+    """How many run and are done, their speed together, and how long all of them still take."""
+    running = [view for view in views if view.state == "running"]
+    parts = [f"{len(running)} running", f"{sum(not view.live for view in views)} ended"]
+    rates = [view.steps_per_second for view in running if view.steps_per_second]
+    if rates:
+        steps = sum(max(view.budget - view.step, 0) for view in views if view.live)
+        parts.append(f"{sum(rates):,.0f} steps/s")
+        parts.append(f"{duration(steps / sum(rates))} left")
+    return " · ".join(parts)
 
 
 def _done(view: RunView) -> Text:
@@ -301,7 +308,7 @@ def _best(view: RunView) -> str:
 
 def _mean(courses: list[list[float]]) -> str:
     newest = [course[-1] for course in courses if course]
-    return f"{sum(newest) / len(newest):.1f}" if newest else "–"
+    return f"{sum(newest) / len(newest):.1f} ({len(newest)})" if newest else "–"
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
@@ -368,7 +375,7 @@ def _follow_live(views: Sequence[RunView], more: Callable[[], bool], console: Co
             going_on = more()
             for view in views:
                 view.refresh()
-            live.update(render(views, console.width), refresh=True)
+            live.update(render(views, console.width - ROOM_FOR_ECHO), refresh=True)
             if not going_on:
                 return
             time.sleep(1 / REDRAWS_PER_SECOND)

@@ -130,7 +130,7 @@ def _key_lines(text: str) -> dict[str, int]:
 
 
 def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
-    """Turn `["--env.id", "Pendulum-v1", "--seed=3"]` into `{"env": {"id": ...}, "seed": 3}`.
+    """Turn `["--env.id", "Pendulum-v1", "--seed=3"]` into `{"env.id": "Pendulum-v1", "seed": 3}`.
 
     Values are YAML: `1e-3`, `true`, `[64, 64]` and `{normal: 0.1}` mean what they mean in a recipe.
 
@@ -146,15 +146,9 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
         key, equals, value = token.removeprefix("--").partition("=")
         if not equals:
             if not remaining or remaining[0].startswith("--"):
-                raise UserError(f"--{key} needs a value{_nearest_option(key)}")
+                raise UserError(f"--{key} needs a value{nearest(key, TRAIN_OPTIONS)}")
             value = remaining.pop(0)
-        section = overrides
-        *parents, leaf = key.split(".")
-        for parent in parents:
-            section = section.setdefault(parent, {})
-            if not isinstance(section, dict):
-                raise UserError(f"--{key} and --{parent} cannot both be given")
-        section[leaf] = parse_yaml(value, f"--{key}")
+        overrides[key] = parse_yaml(value, f"--{key}")
     return overrides
 
 
@@ -164,20 +158,21 @@ TRAIN_OPTIONS = (
 )  # fmt: skip
 
 
-def _nearest_option(key: str) -> str:
-    return nearest(key, TRAIN_OPTIONS)
+def override(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `data` with the value at each dotted key replaced; `data` is not changed.
 
-
-def merge(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `base` with `overrides` laid over it, section by section; neither is changed."""
-    merged = dict(base)
+    A key inside something that is no mapping (`env.normalize.rewards` where `normalize` is null)
+    starts a new mapping there.
+    """
+    changed = dict(data)
     for key, value in overrides.items():
-        below = merged.get(key)
-        if isinstance(value, Mapping) and isinstance(below, Mapping):
-            merged[key] = merge(below, value)
+        first, dot, rest = key.partition(".")
+        if dot:
+            inner = changed.get(first)
+            changed[first] = override(inner if isinstance(inner, Mapping) else {}, {rest: value})
         else:
-            merged[key] = value
-    return merged
+            changed[first] = value
+    return changed
 
 
 # --- checking ------------------------------------------------------------------------------------
@@ -191,7 +186,7 @@ def load(
     Args:
         recipe_type: what the recipe must be.
         name: a built-in name or a YAML path.
-        overrides: nested dict, as `parse_overrides` gives.
+        overrides: values by dotted key, as `parse_overrides` gives.
 
     Raises:
         UserError: no such recipe, bad YAML, an unknown key, a wrong type or value.
@@ -217,7 +212,7 @@ def check(
 ) -> RecipeType:
     """Validate `data` with `overrides` laid over it; the first fault found becomes a UserError."""
     try:
-        return recipe_type.model_validate(merge(data, overrides))
+        return recipe_type.model_validate(override(data, overrides))
     except ValidationError as error:
         faults = error.errors(include_url=False)
         message = _sentence(recipe_type, faults[0], overrides, path, lines)
@@ -241,7 +236,8 @@ def _sentence(
             break
         keys.pop()
     key = ".".join(keys)
-    place = "command line" if _has(overrides, key) else f"{path.name}"
+    given = any(key == name or key.startswith(f"{name}.") for name in overrides)
+    place = "command line" if given else path.name
     if place != "command line" and key in lines:
         place += f", line {lines[key]}"
     if fault["type"] == "extra_forbidden":
@@ -255,25 +251,14 @@ def _sentence(
 def _nearest_key(key: str, known: Mapping[str, Any]) -> str:
     """Name the closest key: first among its siblings, then by its last part anywhere."""
     parent, _, leaf = key.rpartition(".")
-    siblings = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == parent}
-    hint = nearest(leaf, siblings)
-    if hint:
-        for name, whole in siblings.items():
-            if repr(name) in hint:
-                return f"; did you mean {whole!r}?"
+    siblings = [name for name in known if name.rpartition(".")[0] == parent]
+    close = nearest(key, siblings) if nearest(leaf, [s.rpartition(".")[2] for s in siblings]) else ""
+    if close:
+        return close
     same_leaf = [name for name in known if name.rpartition(".")[2] == leaf]
     if same_leaf:
         return f"; did you mean {same_leaf[0]!r}?"
     return nearest(key, [*known, *TRAIN_OPTIONS])
-
-
-def _has(data: Mapping[str, Any], dotted: str) -> bool:
-    value: Any = data
-    for part in dotted.split("."):
-        if not isinstance(value, Mapping) or part not in value:
-            return False
-        value = value[part]
-    return True
 
 
 # --- showing -------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ A snapshot holds no pickle. `playable` has what acting needs: the policy's tenso
 statistics that normalise observations. `resumable` adds optimisers, counters and replay buffer.
 """
 
+import re
 import warnings
 from collections import deque
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from sb3_contrib import ARS
+from sb3_contrib import ARS, MaskablePPO
+from sb3_contrib.common.maskable.utils import is_masking_supported
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
@@ -106,13 +108,19 @@ def _construct(recipe: AgentRecipe, arguments: dict[str, Any], vector: VecEnv) -
             "n_sampled_goal": recipe.algorithm.hindsight.goals,
             "goal_selection_strategy": recipe.algorithm.hindsight.strategy,
         } | arguments.get("replay_buffer_kwargs", {})
+    if sb3_class is MaskablePPO and not is_masking_supported(vector):
+        raise UserError(
+            f"maskable_ppo needs an environment with an action_masks method; {recipe.env.id} has none"
+        )
     try:
         return sb3_class(
             policy, vector, device=choose_device(recipe.device, policy), verbose=0, **arguments
         )
     except (AssertionError, ValueError, TypeError, NotImplementedError) as error:
+        # Say `Discrete`, not `<class 'gymnasium.spaces.discrete.Discrete'>`, and drop the advice.
+        said = re.sub(r"<class '[\w.]*?(\w+)'>,?", r"\1", " ".join(str(error).split()))
         raise UserError(
-            f"{sb3_class.__name__} cannot be set up on {recipe.env.id}: {' '.join(str(error).split())}"
+            f"{sb3_class.__name__} cannot be set up on {recipe.env.id}: {said.partition(' If ')[0]}"
         ) from error
 
 

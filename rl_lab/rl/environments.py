@@ -130,8 +130,10 @@ def make(
         UserError: the id, an argument or a wrapper is wrong, or an extra is missing.
     """
     check_id(environment.id)
+    # Environments that draw nothing need not take a render_mode.
+    rendering = {} if render_mode is None else {"render_mode": render_mode}
     try:
-        env = gymnasium.make(environment.id, render_mode=render_mode, **environment.kwargs)
+        env = gymnasium.make(environment.id, **rendering, **environment.kwargs)
     except gymnasium.error.DependencyNotInstalled:
         extra = next((name for name in EXTRAS if not installed(name)), "all")
         for name, mark in (("box2d", "box2d"), ("mujoco", "mujoco"), ("atari", "ale")):

@@ -5,6 +5,7 @@ moment when nothing is half done: logging, evaluation, checkpoints and stopping 
 (`AtUpdateBoundary`), so what they see, and what a checkpoint holds, is a whole number of updates.
 """
 
+import signal
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -162,7 +163,7 @@ class AtUpdateBoundary(BaseCallback):
         if self.progress.solved_in_a_row == self.recipe.evaluation.stop_after_solved:
             raise _Stop("finished", f"solved {self.progress.solved_in_a_row} times running")
         if self.stop.signal is not None:
-            raise _Stop("stopped", f"signal {self.stop.signal}")
+            raise _Stop("stopped", f"asked to by {signal.Signals(self.stop.signal).name}")
         self.clock.enter("policy")
 
     def _on_rollout_end(self) -> None:
@@ -216,8 +217,8 @@ class AtUpdateBoundary(BaseCallback):
         """Write a snapshot to resume from."""
         snapshot = agent.resumable(self.model, self.recipe.checkpoints.replay_buffer)
         snapshot.state["progress"] = asdict(self.progress)
-        path = checkpoint.save(self.run.checkpoints, snapshot, self.recipe.checkpoints.keep)
-        self.log.event(self.model.num_timesteps, "checkpoint", path.name)
+        checkpoint.save(self.run.checkpoints, snapshot, self.recipe.checkpoints.keep)
+        self.log.event(self.model.num_timesteps, "checkpoint", "saved")
 
     def finish(self) -> None:
         """The last boundary, which SB3 does not announce: log, judge and save once more."""

@@ -1,0 +1,1 @@
+"""The RLHF module: language models that learn from human preferences. Not built yet."""
