@@ -64,7 +64,7 @@ def save(parent: Path, snapshot: Snapshot, keep: int) -> Path:
             save_file(own, temporary / f"{name}.safetensors")
         for name, arrays in snapshot.arrays.items():
             with (temporary / f"{name}.npz").open("wb") as file:
-                np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+                np.savez(file, allow_pickle=False, **arrays)
         for name, state in snapshot.state.items():
             write_json(temporary / f"{name}.json", state)
         files = sorted(temporary.iterdir())
@@ -167,9 +167,7 @@ def flatten(nested: Mapping[str, Any]) -> tuple[dict[str, "torch.Tensor"], dict[
             tensors[path] = value
             return {"tensor": path}
         if isinstance(value, Mapping):
-            return {
-                "items": [[key, strip(item, f"{path}/{key}")] for key, item in value.items()]
-            }
+            return {"items": [[key, strip(item, f"{path}/{key}")] for key, item in value.items()]}
         if isinstance(value, list | tuple):
             return {"list": [strip(item, f"{path}/{i}") for i, item in enumerate(value)]}
         return {"value": value}

@@ -22,13 +22,33 @@ app = App(
 )
 
 app.command("rl_lab.commands.train:train", name="train", help="Train an agent from a recipe.")
-app.command("rl_lab.commands.evaluate:evaluate", name="evaluate", help="Judge trained runs on fresh seeds.")
-app.command("rl_lab.commands.runs:runs", name="runs", help="List the runs: state, step, best return, age.")
-app.command("rl_lab.commands.recipes:recipes", name="recipes", help="List the built-in recipes, or show one.")
-app.command("rl_lab.commands.watch:watch", name="watch", help="Show runs live: running, finished or dead.")
-app.command("rl_lab.commands.play:play", name="play", help="See a trained agent act, in a window or as a video.")
-app.command("rl_lab.commands.report:report", name="report", help="Write one run's report: a self-contained HTML page.")
-app.command("rl_lab.commands.doctor:doctor", name="doctor", help="Check this installation and machine.")
+app.command(
+    "rl_lab.commands.evaluate:evaluate", name="evaluate", help="Judge trained runs on fresh seeds."
+)
+app.command(
+    "rl_lab.commands.runs:runs", name="runs", help="List the runs: state, step, best return, age."
+)
+app.command(
+    "rl_lab.commands.recipes:recipes",
+    name="recipes",
+    help="List the built-in recipes, or show one.",
+)
+app.command(
+    "rl_lab.commands.watch:watch", name="watch", help="Show runs live: running, finished or dead."
+)
+app.command(
+    "rl_lab.commands.play:play",
+    name="play",
+    help="See a trained agent act, in a window or as a video.",
+)
+app.command(
+    "rl_lab.commands.report:report",
+    name="report",
+    help="Write one run's report: a self-contained HTML page.",
+)
+app.command(
+    "rl_lab.commands.doctor:doctor", name="doctor", help="Check this installation and machine."
+)
 app.register_install_completion_command(name="install-completion")
 
 

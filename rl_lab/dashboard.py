@@ -6,6 +6,7 @@ Everything that comes from a run (names, events) is shown as inert text: see `rl
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -126,7 +127,9 @@ def _render_run(view: RunView, width: int) -> Panel:
     head = Text(inert(f"{str(algorithm).upper()} on {environment}"), style="bold")
     head.append(inert(f" · seed {view.recipe.get('seed', '?')}"), style="dim")
     inner = width - 4
-    left = Group(head, _progress(view), Text(), _returns(view, inner if width < WIDE else inner // 2))
+    left = Group(
+        head, _progress(view), Text(), _returns(view, inner if width < WIDE else inner // 2)
+    )
     right = Group(_vitals(view), Text(), _phases(view), _system(view))
     if width < WIDE:
         body: RenderableType = Group(left, Text(), right)
@@ -250,21 +253,20 @@ def _render_group(views: Sequence[RunView], width: int) -> Panel:
     }
     if width >= WIDE:
         columns["left"] = [
-            Text(duration(view.seconds_left) if view.seconds_left is not None else "") for view in views
+            Text(duration(view.seconds_left) if view.seconds_left is not None else "")
+            for view in views
         ]
         columns["course"] = [
             Text(sparkline(_evaluations(view), max(8, width - 100)), style="cyan") for view in views
         ]
-    columns["warnings"] = [
-        Text(", ".join(f"{r.label} {r.warning}" for r in vitals.readings(view.records) if r.warning),
-             style="yellow")
-        for view in views
-    ]  # fmt: skip
+    columns["warnings"] = [Text(", ".join(_warnings(view)), style="yellow") for view in views]
     footers = {
         "run": "mean (of runs)",
         "return": _mean([_training_returns(view) for view in views]),
         "eval": _mean([_evaluations(view) for view in views]),
-        "best": _mean([[view.status["best"]["return"]] for view in views if view.status.get("best")]),
+        "best": _mean(
+            [[view.status["best"]["return"]] for view in views if view.status.get("best")]
+        ),
     }
     for name in columns:
         right = name in ("done", "return", "eval", "best", "left")
@@ -287,6 +289,11 @@ def _group_state(views: Sequence[RunView]) -> str:
         parts.append(f"{sum(rates):,.0f} steps/s")
         parts.append(f"{duration(steps / sum(rates))} left")
     return " · ".join(parts)
+
+
+def _warnings(view: RunView) -> list[str]:
+    readings = vitals.readings(view.records)
+    return [f"{reading.label} {reading.warning}" for reading in readings if reading.warning]
 
 
 def _done(view: RunView) -> Text:
@@ -317,10 +324,7 @@ def sparkline(values: Sequence[float], width: int) -> str:
         return ""
     if len(values) > width:  # the mean of each stretch
         edges = [round(i * len(values) / width) for i in range(width + 1)]
-        values = [
-            sum(values[start:end]) / (end - start)
-            for start, end in zip(edges, edges[1:], strict=False)
-        ]
+        values = [sum(values[start:end]) / (end - start) for start, end in pairwise(edges)]
     low, high = min(values), max(values)
     scale = (len(BLOCKS) - 1) / (high - low) if high > low else 0.0
     return "".join(BLOCKS[round((value - low) * scale)] for value in values)
@@ -338,14 +342,19 @@ def duration(seconds: float) -> str:
 def plain_line(view: RunView) -> str:
     """One run in one line, for logs and pipes."""
     share = min(view.step / view.budget, 1.0) if view.budget else 0.0
-    parts = [inert(view.run.name), view.state, f"{share:.0%}", f"{view.step:,}/{view.budget:,} steps"]
+    parts = [
+        inert(view.run.name),
+        view.state,
+        f"{share:.0%}",
+        f"{view.step:,}/{view.budget:,} steps",
+    ]
     if view.steps_per_second is not None:
         parts.append(f"{view.steps_per_second:,.0f}/s")
     if view.seconds_left is not None:
         parts.append(f"{duration(view.seconds_left)} left")
     parts.append(f"return {_number(_training_returns(view))}")
     parts.append(f"evaluation {_number(_evaluations(view))} (best {_best(view)})")
-    parts += [f"{r.label} {r.warning}!" for r in vitals.readings(view.records) if r.warning]
+    parts += [f"{warning}!" for warning in _warnings(view)]
     return "  ".join(parts)
 
 

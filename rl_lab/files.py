@@ -1,6 +1,7 @@
 """Writing files so that a reader, or a crash, never meets half of one."""
 
 import json
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -38,7 +39,7 @@ def finite(value: Any) -> Any:
         return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 

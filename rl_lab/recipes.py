@@ -252,7 +252,9 @@ def _nearest_key(key: str, known: Mapping[str, Any]) -> str:
     """Name the closest key: first among its siblings, then by its last part anywhere."""
     parent, _, leaf = key.rpartition(".")
     siblings = [name for name in known if name.rpartition(".")[0] == parent]
-    close = nearest(key, siblings) if nearest(leaf, [s.rpartition(".")[2] for s in siblings]) else ""
+    close = (
+        nearest(key, siblings) if nearest(leaf, [s.rpartition(".")[2] for s in siblings]) else ""
+    )
     if close:
         return close
     same_leaf = [name for name in known if name.rpartition(".")[2] == leaf]
@@ -286,7 +288,7 @@ class _Dumper(yaml.SafeDumper):
     """Block mappings, but lists of plain values on one line: `net_arch: [64, 64]`."""
 
 
-def _represent_list(dumper: yaml.Dumper, data: list[Any]) -> yaml.Node:
+def _represent_list(dumper: _Dumper, data: list[Any]) -> yaml.Node:
     plain = not any(isinstance(item, list | dict) for item in data)
     return dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=plain)
 

@@ -60,7 +60,7 @@ def _curve(records: list[Record]) -> str:
     mpl.use("svg")
     from matplotlib import pyplot
 
-    style = {"svg.fonttype": "none", "svg.hashsalt": "rl-lab", "font.size": 11}
+    style: Any = {"svg.fonttype": "none", "svg.hashsalt": "rl-lab", "font.size": 11}
     with mpl.rc_context(style):
         figure, axes = pyplot.subplots(figsize=(8, 3.6), layout="constrained")
         steps, returns = numbers_of(records, "rollout/ep_rew_mean")

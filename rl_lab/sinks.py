@@ -16,7 +16,7 @@ def open_sinks(run_path: Path, tensorboard: bool, trackio: bool, wandb: bool) ->
         run_path: the run's directory: its name becomes the run's name in the sink.
         tensorboard: write event files into `run_path/tensorboard`.
         trackio: log to trackio's local database, project `rl-lab`.
-        wandb: log to Weights & Biases, offline (files in `run_path/wandb`) unless WANDB_MODE is set.
+        wandb: log to Weights & Biases, offline (into `run_path/wandb`) unless WANDB_MODE is set.
 
     Raises:
         UserError: an extra is missing.

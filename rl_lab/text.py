@@ -14,7 +14,7 @@ _UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 def inert(text: object) -> str:
-    """Return `text` as one line with every control or format character spelled out (`\\x1b`)."""
+    r"""Return `text` as one line with every control or format character spelled out (`\x1b`)."""
     return "".join(
         character
         if unicodedata.category(character) not in _UNSAFE

@@ -1,4 +1,4 @@
-"""`rl-lab doctor`: is this installation whole, and how fast is this machine?"""
+"""`rl-lab doctor`: whether this installation is whole, and how fast this machine is."""
 
 import json as json_module
 import os
@@ -34,7 +34,9 @@ def doctor(*, json: Annotated[bool, Parameter(negative=())] = False) -> int:
         "devices": devices(),
         "steps_per_second": round(speed(SPEED_CHECK_SECONDS)),
         "missing": {
-            name: extras.install_command(name) for name in extras.EXTRAS if not extras.installed(name)
+            name: extras.install_command(name)
+            for name in extras.EXTRAS
+            if not extras.installed(name)
         },
     }
     if json:

@@ -76,7 +76,7 @@ def _number(value: float | None) -> str:
 
 
 def _load(name: str) -> AgentRecipe:
-    """Load a recipe to show it; a generic one, which leaves the environment open, with a stand-in."""
+    """Load a recipe to show it; one that leaves the environment open, with a stand-in."""
     data = recipe_files.parse_yaml(recipe_files.find(name).read_text(encoding="utf-8"), name)
     if isinstance(data, dict) and data.get("env") == {}:
         print("# env.id is yours to give: --env.id ID", file=sys.stderr)

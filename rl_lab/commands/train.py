@@ -241,7 +241,9 @@ def _report_result(run: Run, json: bool) -> None:
     if json:
         print(json_module.dumps(result))
         return
-    shown = f"best return {best['return']:.1f} at step {best['step']:,}" if best else "not evaluated"
+    shown = (
+        f"best return {best['return']:.1f} at step {best['step']:,}" if best else "not evaluated"
+    )
     print(
         f"{result['state']}: {run.name} · {result['steps']:,} steps in {result['seconds']:.1f} s "
         f"· {shown} · {result['reason']}"

@@ -20,7 +20,9 @@ def watch(*runs: str) -> int:
     if not chosen:
         known = all_runs()
         if not known:
-            raise UserError(f"there are no runs in {runs_directory()}; `rl-lab train cartpole` makes one")
+            raise UserError(
+                f"there are no runs in {runs_directory()}; `rl-lab train cartpole` makes one"
+            )
         chosen = [run for run in known if run.state == "running"] or known[-1:]
     with StopRequest() as stop:
         views = [dashboard.RunView(run) for run in chosen]

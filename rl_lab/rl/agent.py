@@ -110,7 +110,8 @@ def _construct(recipe: AgentRecipe, arguments: dict[str, Any], vector: VecEnv) -
         } | arguments.get("replay_buffer_kwargs", {})
     if sb3_class is MaskablePPO and not is_masking_supported(vector):
         raise UserError(
-            f"maskable_ppo needs an environment with an action_masks method; {recipe.env.id} has none"
+            "maskable_ppo needs an environment with an action_masks method; "
+            f"{recipe.env.id} has none"
         )
     try:
         return sb3_class(
@@ -228,7 +229,8 @@ def restore(model: BaseAlgorithm, snapshot: Snapshot) -> None:
     for name in variables:
         recursive_getattr(model, name).data.copy_(snapshot.tensors["variables"][name])
     if isinstance(model, ARS):  # it keeps its policy a second time, as one vector
-        model.weights = torch.nn.utils.parameters_to_vector(model.policy.parameters()).detach()
+        weights = torch.nn.utils.parameters_to_vector(model.policy.parameters())
+        model.weights = weights.detach()  # type: ignore[assignment]
     for name, value in snapshot.state["counters"].items():
         setattr(model, name, value)
     # SB3 makes these when learning starts, unless they are there.
@@ -257,7 +259,12 @@ def _buffer_arrays(buffer: Any) -> list[tuple[str, np.ndarray]]:
         else:
             parts = {name: value}
         for part_name, part in parts.items():
-            if isinstance(part, np.ndarray) and len(part) == buffer.buffer_size:
+            # HER's object array of infos stays: it is empty unless asked for, and needs pickle.
+            if (
+                isinstance(part, np.ndarray)
+                and part.dtype != object
+                and len(part) == buffer.buffer_size
+            ):
                 found.append((part_name, part))
     return found
 

@@ -131,7 +131,7 @@ def make(
     """
     check_id(environment.id)
     # Environments that draw nothing need not take a render_mode.
-    rendering = {} if render_mode is None else {"render_mode": render_mode}
+    rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     try:
         env = gymnasium.make(environment.id, **rendering, **environment.kwargs)
     except gymnasium.error.DependencyNotInstalled:
@@ -265,7 +265,12 @@ def stack_and_transpose(vector: VecEnv, frame_stack: int) -> VecEnv:
         vector = VecFrameStack(vector, n_stack=frame_stack)
     space = vector.observation_space
     parts = space.spaces.values() if isinstance(space, spaces.Dict) else [space]
-    if any(is_image_space(part) and not is_image_space_channels_first(part) for part in parts):
+    if any(
+        isinstance(part, spaces.Box)
+        and is_image_space(part)
+        and not is_image_space_channels_first(part)
+        for part in parts
+    ):
         vector = VecTransposeImage(vector)
     return vector
 
@@ -311,7 +316,7 @@ class WatchedVecEnv(VecEnvWrapper):
         self._stop(source, int(np.flatnonzero(~finite_copies)[0]))
 
     def _check_last(self, copy: int, observation: Any) -> None:
-        """Check the last observation of an episode, which SB3 passes beside the next one's first."""
+        """Check an episode's last observation, which comes beside the next one's first."""
         parts = observation.values() if isinstance(observation, dict) else [observation]
         for part in parts:
             array = np.asarray(part)

@@ -69,7 +69,7 @@ def evaluate(
 def _play(
     model: BaseAlgorithm, vector: VecEnv, allotted: list[int], deterministic: bool
 ) -> dict[int, Episode]:
-    """Play `allotted[j]` episodes on copy j; return them by number (copy j has j, j + copies...)."""
+    """Play `allotted[j]` episodes on copy j; return them by number, as copy j has them."""
     copies = vector.num_envs
     played: dict[int, Episode] = {}
     ended = [0] * copies
@@ -79,7 +79,7 @@ def _play(
     while ended != allotted:
         actions, states = act(model, vector, observations, states, starts, deterministic)
         observations, _, starts, infos = vector.step(actions)
-        for copy in np.flatnonzero(starts):
+        for copy in np.flatnonzero(starts).tolist():
             # Monitor, which sees the raw rewards, reports the episode. It says nothing when
             # AtariWrapper ends one at a lost life.
             report = infos[copy].get("episode")

@@ -121,9 +121,10 @@ def resolve(algorithm: Algorithm, budget: int) -> dict[str, Any]:
                 f"hyperparameter{hint}"
             )
         arguments[name] = _argument(sb3_class, name, value, known[name].annotation, budget)
-    if algorithm.hindsight is not None and "replay_buffer_class" not in inspect.signature(
-        sb3_class.__init__
-    ).parameters:
+    if (
+        algorithm.hindsight is not None
+        and "replay_buffer_class" not in inspect.signature(sb3_class.__init__).parameters
+    ):
         raise UserError(
             f"algorithm.hindsight: {sb3_class.__name__} has no replay buffer to relabel; "
             "hindsight goes with dqn, qrdqn, sac, td3, ddpg, tqc or crossq"
@@ -225,9 +226,7 @@ def _policy_arguments(sb3_class: AlgorithmClass, key: str, value: Any) -> dict[s
     for name, item in value.items():
         if name not in known:
             hint = nearest(name, known)
-            raise UserError(
-                f"unknown key '{key}.{name}': {policy_class.__name__} takes none{hint}"
-            )
+            raise UserError(f"unknown key '{key}.{name}': {policy_class.__name__} takes none{hint}")
         classes = POLICY_CLASSES.get(name)
         if classes is not None:
             if item not in classes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import gymnasium
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
 from rl_lab.errors import UserError
 from rl_lab.phases import PhaseClock
@@ -52,7 +52,7 @@ def play(
     make = partial(environments.make, environment, seeds, render_mode, record)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # RecordVideo's remark that the folder exists
-        vector = environments.WatchedVecEnv(DummyVecEnv([make]), PhaseClock("policy"))
+        vector: VecEnv = environments.WatchedVecEnv(DummyVecEnv([make]), PhaseClock("policy"))
     if render_mode not in vector.get_attr("metadata")[0].get("render_modes", []):
         vector.close()
         raise UserError(f"{environment.id} cannot draw itself as {render_mode}")

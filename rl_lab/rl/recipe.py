@@ -11,7 +11,7 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Normalization(Section):
-    """Running normalisation (VecNormalize). Frozen, and rewards raw, whenever an agent is judged."""
+    """Running normalisation (VecNormalize). Frozen, and rewards raw, when an agent is judged."""
 
     observations: bool = True
     """Subtract the running mean of observations and divide by their standard deviation."""
@@ -129,7 +129,7 @@ class AgentRecipe(Section):
     target_return: float | None = None
     """Mean evaluation return from which the task counts as solved; null: no such line."""
     reference_return: float | None = None
-    """Mean return published for these hyperparameters: rl-baselines3-zoo's benchmark.md, one run."""
+    """Mean return published for them: one run, in rl-baselines3-zoo's benchmark.md."""
     env: Environment
     """The environment."""
     algorithm: Algorithm

@@ -53,7 +53,7 @@ def budget_notes(hyperparameters: Mapping[str, Any], written: int, actual: int) 
     Returns:
         A sentence for each schedule whose slope or end changes; empty if the budgets are equal.
     """
-    notes = []
+    notes: list[str] = []
     if written == actual:
         return notes
     for name, value in hyperparameters.items():

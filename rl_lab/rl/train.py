@@ -84,7 +84,7 @@ def train(run: Run, recipe: AgentRecipe, stop: StopRequest, notes: tuple[str, ..
             for note in (*notes, *damaged):
                 log.event(model.num_timesteps, "note", note, "warning")
 
-            # 3. Collect, update, and at each boundary log, judge and save, until the budget is spent.
+            # 3. Collect, update, and at each boundary log, judge and save, to the budget's end.
             model.set_logger(sb3_logger(log, clock))
             guard_gradients(model, watched)
             boundary = AtUpdateBoundary(run, recipe, log, clock, progress, stop)
@@ -187,7 +187,7 @@ class AtUpdateBoundary(BaseCallback):
 
     def dump(self) -> None:
         """Write SB3's numbers of the rollouts and updates since the last line."""
-        self.model.dump_logs()  # type: ignore[attr-defined]
+        self.model.dump_logs()
 
     def judge(self) -> None:
         """Evaluate, keep the model if none was better, count evaluations that solve the task."""
@@ -258,4 +258,3 @@ def _watched(model: BaseAlgorithm) -> WatchedVecEnv:
     while not isinstance(vector, WatchedVecEnv):
         vector = vector.venv
     return vector
-
