@@ -60,7 +60,9 @@ def save(parent: Path, snapshot: Snapshot, keep: int) -> Path:
     try:
         for name, tensors in snapshot.tensors.items():
             # Cloned, because safetensors refuses tensors that share memory (tied networks).
-            own = {key: tensor.detach().cpu().clone() for key, tensor in tensors.items()}
+            own = {
+                key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()
+            }
             save_file(own, temporary / f"{name}.safetensors")
         for name, arrays in snapshot.arrays.items():
             with (temporary / f"{name}.npz").open("wb") as file:

@@ -52,10 +52,10 @@ app.command(
 app.register_install_completion_command(name="install-completion")
 
 
-def main() -> None:
-    """Run the command line; ends the process."""
+def main(tokens: list[str] | None = None) -> None:
+    """Run the command line (`sys.argv` if no tokens are given); ends the process."""
     try:
-        code = app(exit_on_error=False, print_error=False)
+        code = app(tokens, exit_on_error=False, print_error=False)
     except (UserError, CycloptsError) as error:
         print(f"rl-lab: {' '.join(str(error).split())}", file=sys.stderr)
         code = 2

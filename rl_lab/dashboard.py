@@ -261,7 +261,7 @@ def _render_group(views: Sequence[RunView], width: int) -> Panel:
         ]
     columns["warnings"] = [Text(", ".join(_warnings(view)), style="yellow") for view in views]
     footers = {
-        "run": "mean (of runs)",
+        "run": "mean (of n)",
         "return": _mean([_training_returns(view) for view in views]),
         "eval": _mean([_evaluations(view) for view in views]),
         "best": _mean(
@@ -269,9 +269,12 @@ def _render_group(views: Sequence[RunView], width: int) -> Panel:
         ),
     }
     for name in columns:
-        right = name in ("done", "return", "eval", "best", "left")
+        number = name in ("done", "return", "eval", "best", "left")
+        footer = footers.get(name, "")
+        widest = max(len(text) for text in (name, footer, *map(str, columns[name])))
         table.add_column(
-            name, footer=footers.get(name, ""), justify="right" if right else "left",
+            name, footer=footer, justify="right" if number else "left",
+            min_width=widest if number else None,  # where room is short, words give way
             no_wrap=True, overflow="ellipsis", header_style="dim", footer_style="bold",
         )  # fmt: skip
     for row in zip(*columns.values(), strict=True):
@@ -332,9 +335,9 @@ def sparkline(values: Sequence[float], width: int) -> str:
 
 def duration(seconds: float) -> str:
     """Say seconds as `7 s`, `3:05` or `1:02:09`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 

@@ -4,7 +4,7 @@ This room knows how a recipe is found, read, changed and checked, whatever it de
 experiment consists of is declared by the module that runs it: `rl_lab.rl.recipe.AgentRecipe`.
 
 YAML is read by a safe loader (no Python objects), with two changes to PyYAML's: a key given twice
-is an error, and `1e-3` is a number (PyYAML follows YAML 1.1, where it is a string).
+is an error, and scalars follow YAML 1.2, in which `1e-3` is a number and `no` is a word.
 """
 
 import re
@@ -61,7 +61,7 @@ def find(name: str) -> Path:
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2 numbers and no repeated keys."""
+    """PyYAML's safe loader with YAML 1.2 floats and booleans and no repeated keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
@@ -74,11 +74,15 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# Every PyYAML resolver but the YAML 1.1 float, then the YAML 1.2 float.
+# Every PyYAML resolver but those of YAML 1.1's floats and booleans, then those of YAML 1.2.
+_REPLACED = ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in rules if tag != "tag:yaml.org,2002:float"]
+    first: [(tag, pattern) for tag, pattern in rules if tag not in _REPLACED]
     for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(
@@ -249,17 +253,16 @@ def _sentence(
 
 
 def _nearest_key(key: str, known: Mapping[str, Any]) -> str:
-    """Name the closest key: first among its siblings, then by its last part anywhere."""
+    """Name the closest key: of the same last part anywhere, then among siblings, then of all."""
     parent, _, leaf = key.rpartition(".")
-    siblings = [name for name in known if name.rpartition(".")[0] == parent]
-    close = (
-        nearest(key, siblings) if nearest(leaf, [s.rpartition(".")[2] for s in siblings]) else ""
-    )
-    if close:
-        return close
     same_leaf = [name for name in known if name.rpartition(".")[2] == leaf]
     if same_leaf:
         return f"; did you mean {same_leaf[0]!r}?"
+    siblings = {
+        name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == parent
+    }
+    if nearest(leaf, siblings):
+        return nearest(key, siblings.values())
     return nearest(key, [*known, *TRAIN_OPTIONS])
 
 

@@ -61,6 +61,8 @@ def evaluate(
         vector = frozen_like(model, vector, environment.frame_stack)
         try:
             episodes = _play(model, vector, [len(own) for own in allotted], deterministic)
+        except environments.NonFiniteError as error:
+            raise environments.NonFiniteError(f"while judging the agent: {error}") from None
         finally:
             vector.close()
     return [replace(episodes[number], seed=seed) for number, seed in enumerate(seeds)]

@@ -98,7 +98,7 @@ def train(run: Run, recipe: AgentRecipe, stop: StopRequest, notes: tuple[str, ..
                         log_interval=None,  # type: ignore[arg-type]
                         reset_num_timesteps=False,
                     )
-                boundary.finish()
+                    boundary.finish()
                 state, reason = "finished", boundary.reason
             except _Stop as why:
                 boundary.save_checkpoint()

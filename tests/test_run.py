@@ -1,0 +1,108 @@
+"""Run directories: names, status, the lock, and telling a dead run from a living one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rl_lab import recipes
+from rl_lab.errors import UserError
+from rl_lab.rl.recipe import AgentRecipe
+from rl_lab.run import Run, all_runs, check_name, fresh_names
+
+
+def test_a_new_run_holds_recipe_provenance_and_status(
+    make_recipe: Callable[..., AgentRecipe], make_run: Callable[..., Run]
+) -> None:
+    recipe = make_recipe("cartpole")
+    run = make_run(recipe)
+    assert recipes.load(AgentRecipe, str(run.recipe_file)) == recipe
+    provenance = run.provenance
+    assert provenance["command"] == ["test"]
+    assert provenance["versions"]["torch"]
+    assert provenance["seed"] == 0
+    assert provenance["threads"] == 1
+    assert len(provenance["lock_sha256"]) == 64
+    assert run.state == "created"
+    assert [run.name for run in all_runs()] == ["test"]
+
+
+def test_a_name_is_not_taken_twice(
+    make_recipe: Callable[..., AgentRecipe], make_run: Callable[..., Run]
+) -> None:
+    make_run(make_recipe("cartpole"))
+    with pytest.raises(UserError, match=r"exists.*--name.*--resume"):
+        make_run(make_recipe("cartpole"))
+
+
+@pytest.mark.parametrize(
+    "name", ["", "../x", "a/b", ".hidden", "-x", "x" * 101, "a\0b", "a b", "é"]
+)
+def test_unusable_names_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match="cannot be used"):
+        check_name(name)
+
+
+def test_fresh_names_count_up_as_a_group(runs_directory: Path) -> None:
+    assert fresh_names("a b", [0, 1]) == ["a-b-seed0", "a-b-seed1"]
+    (runs_directory / "x-seed1").mkdir(parents=True)
+    assert fresh_names("x", [0, 1]) == ["x-2-seed0", "x-2-seed1"]
+    assert fresh_names("x", [0]) == ["x-seed0"]
+
+
+def test_opening_what_is_not_there_names_the_nearest(
+    make_recipe: Callable[..., AgentRecipe], make_run: Callable[..., Run]
+) -> None:
+    make_run(make_recipe("cartpole"), "my-run")
+    assert Run.open("my-run").name == "my-run"
+    with pytest.raises(UserError, match="did you mean 'my-run'"):
+        Run.open("my-rn")
+
+
+def test_a_run_is_trained_by_one_process_and_known_dead_when_that_is_killed(
+    make_recipe: Callable[..., AgentRecipe], make_run: Callable[..., Run]
+) -> None:
+    run = make_run(make_recipe("cartpole"))
+    code = (
+        "import sys, time; from pathlib import Path; from rl_lab.run import Run\n"
+        f"run = Run(Path({str(run.path)!r}))\n"
+        "with run.lock():\n    run.start(10); print('ready', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert run.state == "running"
+        with pytest.raises(UserError, match=f"another process.*{holder.pid}"), run.lock():
+            pass
+        os.kill(holder.pid, signal.SIGKILL)
+        holder.wait()
+    assert run.state == "died"
+    with run.lock():
+        pass
+
+
+def test_a_status_is_never_seen_half_written(
+    make_recipe: Callable[..., AgentRecipe], make_run: Callable[..., Run]
+) -> None:
+    run = make_run(make_recipe("cartpole"))
+    code = (
+        "from pathlib import Path; from rl_lab.run import Run\n"
+        f"run = Run(Path({str(run.path)!r}))\n"
+        "print('ready', flush=True)\nfor step in range(10**9): run.update_status(step=step + 1)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as writer:
+        assert writer.stdout is not None
+        writer.stdout.readline()
+        seen = set()
+        until = time.monotonic() + 1.0
+        while time.monotonic() < until:
+            status = run.status
+            assert "heartbeat" in status
+            seen.add(status["step"])
+        writer.kill()
+    assert len(seen) > 1
