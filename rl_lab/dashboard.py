@@ -158,7 +158,7 @@ def _progress(view: RunView) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
     share = min(view.step / view.budget, 1.0) if view.budget else 0.0
     grid.add_row(
-        ProgressBar(total=1.0, completed=share, width=24),
+        ProgressBar(total=1.0, completed=share, width=20, complete_style="cyan"),
         f"{share:4.0%}",
         f"{view.step:,} of {view.budget:,} steps",
     )
@@ -174,11 +174,11 @@ def _progress(view: RunView) -> RenderableType:
 def _returns(view: RunView, width: int) -> Table:
     """Training and evaluation return: the newest number, its course, what it is measured on."""
     table = Table.grid(padding=(0, 1))
-    columns = max(8, min(40, width - 48))
+    columns = max(8, min(40, width - 40))
     _, training = numbers_of(view.records, "rollout/ep_rew_mean")
     table.add_row(
         "return", _number(training), Text(sparkline(training, columns), style="green"),
-        Text("training, last 100 episodes", style="dim"),
+        Text("last 100 episodes", style="dim"),
     )  # fmt: skip
     _, evaluation = numbers_of(view.records, "eval/mean_reward")
     episodes = view.recipe.get("evaluation", {}).get("episodes", "?")
@@ -268,10 +268,10 @@ def _render_group(views: Sequence[RunView], width: int) -> Panel:
             [[view.status["best"]["return"]] for view in views if view.status.get("best")]
         ),
     }
-    for name in columns:
+    for name, cells in columns.items():
         number = name in ("done", "return", "eval", "best", "left")
         footer = footers.get(name, "")
-        widest = max(len(text) for text in (name, footer, *map(str, columns[name])))
+        widest = max(len(text) for text in (name, footer, *map(str, cells)))
         table.add_column(
             name, footer=footer, justify="right" if number else "left",
             min_width=widest if number else None,  # where room is short, words give way

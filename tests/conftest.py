@@ -1,6 +1,6 @@
 """What several tests need: a runs directory of their own, and the command line as a user has it."""
 
-# ruff: noqa: E402, I001 -- threads are pinned before anything imports numpy or torch
+# ruff: noqa: E402 -- threads are pinned before anything imports numpy or torch
 from rl_lab import threads
 
 threads.pin(1)

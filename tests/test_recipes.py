@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rl_lab import recipes
@@ -154,6 +154,16 @@ def test_no_text_gets_past_the_parser_but_as_data_or_a_user_error(text: str) -> 
         recipes.parse_yaml(text, "test")
     except UserError as error:
         assert str(error).startswith("test")
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=30))
+@example("1e-3")
+@example("no")
+@example("null")
+def test_every_string_is_printed_so_that_it_is_read_back(text: str) -> None:
+    recipe = recipes.load(AgentRecipe, "cartpole", {"description": text})
+    read = recipes.parse_yaml(recipes.dump(recipe), "test")
+    assert read["description"] == text
 
 
 def test_every_key_is_explained() -> None:

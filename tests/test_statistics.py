@@ -49,5 +49,5 @@ def test_it_covers_the_truth_about_as_often_as_it_says() -> None:
         interval.low <= 0.0 <= interval.high
         for interval in (mean_interval(generator.normal(size=30)) for _ in range(200))
     )
-    # 95 % nominal; BCa of 30 normal values covers 93-94 %. Three standard errors of 200 trials: 5 %.
+    # 95 % nominal; BCa of 30 normal values covers 93-94 %; three standard errors are 5 %.
     assert covered / 200 >= 0.88
