@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,17 +44,12 @@ class Snapshot:
     state: dict[str, Any] = field(default_factory=dict)
 
 
-def save(parent: Path, snapshot: Snapshot, keep: int) -> Path:
-    """Write a snapshot as `parent/<step>`, then remove all but the `keep` newest.
-
-    Returns:
-        The snapshot's directory.
-    """
+def save(parent: Path, snapshot: Snapshot) -> Path:
+    """Write a snapshot as `parent/<step>` and return that directory."""
     from safetensors.torch import save_file
 
     parent.mkdir(parents=True, exist_ok=True)
-    for leftover in parent.glob(".writing-*"):  # a killed process may have left one
-        shutil.rmtree(leftover)
+    _remove_leftovers(parent)
     temporary = Path(tempfile.mkdtemp(dir=parent, prefix=".writing-"))
     temporary.chmod(0o755)
     try:
@@ -75,16 +70,34 @@ def save(parent: Path, snapshot: Snapshot, keep: int) -> Path:
         hashes = {path.name: _sha256(path) for path in files}
         write_json(temporary / MANIFEST, {"step": snapshot.step, "sha256": hashes})
         final = parent / f"{snapshot.step:012d}"
-        if final.exists():  # the same step again, after a resume: the same content
-            shutil.rmtree(final)
+        if final.exists():  # the same step again: never without a whole one
+            final.rename(temporary.with_name(f"{temporary.name}-old"))
+        sync_directory(temporary)
         temporary.rename(final)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     sync_directory(parent)
-    for old in directories(parent)[:-keep]:
-        shutil.rmtree(old)
+    _remove_leftovers(parent)
     return final
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Remove what a killed process, or a snapshot just replaced, left."""
+    for leftover in parent.glob(".writing-*"):
+        shutil.rmtree(leftover)
+
+
+def prune(parent: Path, keep: Collection[int]) -> None:
+    """Remove every snapshot in `parent` whose step is not in `keep`."""
+    for path in directories(parent):
+        if int(path.name) not in keep:
+            shutil.rmtree(path)
+
+
+def steps(parent: Path) -> list[int]:
+    """The steps of the snapshots in `parent`, in order."""
+    return [int(path.name) for path in directories(parent)]
 
 
 def directories(parent: Path) -> list[Path]:
@@ -104,16 +117,19 @@ def load(path: Path) -> Snapshot:
 
     manifest = verify(path)
     snapshot = Snapshot(step=manifest["step"])
-    for name in manifest["sha256"]:
-        file = path / name
-        match file.suffix:
-            case ".safetensors":
-                snapshot.tensors[file.stem] = load_file(file)
-            case ".npz":
-                with np.load(file, allow_pickle=False) as arrays:
-                    snapshot.arrays[file.stem] = dict(arrays)
-            case ".json":
-                snapshot.state[file.stem] = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        for name in manifest["sha256"]:
+            file = path / name
+            match file.suffix:
+                case ".safetensors":
+                    snapshot.tensors[file.stem] = load_file(file)
+                case ".npz":
+                    with np.load(file, allow_pickle=False) as arrays:
+                        snapshot.arrays[file.stem] = dict(arrays)
+                case ".json":
+                    snapshot.state[file.stem] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:  # the run that owns it has just replaced it
+        raise CheckpointError(f"{path}: it was removed while it was read") from None
     return snapshot
 
 
@@ -131,7 +147,9 @@ def verify(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         raise CheckpointError(f"{path}: {MANIFEST} is missing or unreadable") from None
     for name, expected in hashes.items():
-        file = path / Path(name).name
+        file = path / name
+        if Path(name).name != name or file.is_symlink():
+            raise CheckpointError(f"{path}: {name!r} lies outside the snapshot")
         if not file.is_file():
             raise CheckpointError(f"{path}: {name} is missing")
         if _sha256(file) != expected:

@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError
 
 from rl_lab import __version__
 from rl_lab.errors import UserError
+from rl_lab.text import inert
 
 app = App(
     name="rl-lab",
@@ -57,7 +58,7 @@ def main(tokens: list[str] | None = None) -> None:
     try:
         code = app(tokens, exit_on_error=False, print_error=False)
     except (UserError, CycloptsError) as error:
-        print(f"rl-lab: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"rl-lab: {inert(' '.join(str(error).split()))}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         code = 130

@@ -1,32 +1,22 @@
-"""The live view of runs. It reads run directories only, so it attaches to any, alive or dead.
+"""Drawing runs: one in full, several as a table, or each as a plain line.
 
-On an interactive terminal it redraws in place; elsewhere it prints one plain line now and then.
 Everything that comes from a run (names, events) is shown as inert text: see `rl_lab.text`.
 """
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
+from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from rl_lab import recipes, vitals
-from rl_lab.errors import UserError
-from rl_lab.metrics import MetricReader, Record, latest, numbers_of
-from rl_lab.run import Run
-from rl_lab.text import inert, inert_text
+from rl_lab import vitals
+from rl_lab.metrics import latest
+from rl_lab.run_view import RunView
+from rl_lab.text import inert, inert_text, short
 
-REDRAWS_PER_SECOND = 2
-SECONDS_BETWEEN_LINES = 5.0
-SECONDS_TO_START = 60.0
-ROOM_FOR_ECHO = 2
-"""Columns left free on a terminal: where it echoes ^C, which would otherwise wrap."""
 WIDE = 110
 """Columns from which a run's panel has two halves."""
 
@@ -36,79 +26,6 @@ STATE_STYLES = {
 }  # fmt: skip
 LEVEL_STYLES = {"warning": "yellow", "error": "bold red"}
 BLOCKS = "▁▂▃▄▅▆▇█"
-
-
-class RunView:
-    """A run as last looked at."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.recipe: dict[str, Any] = {}
-        self.status: dict[str, Any] = {}
-        self.state = "created"
-        self.records: list[Record] = []
-        self._reader = MetricReader(run.metrics_file)
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Read what is new."""
-        if not self.recipe:
-            try:
-                text = self.run.recipe_file.read_text(encoding="utf-8")
-                self.recipe = recipes.parse_yaml(text, "recipe.yaml") or {}
-            except (OSError, UserError):
-                self.recipe = {}
-        self.status = self.run.status
-        self.state = self.run.state
-        self.records = self._reader.read()
-
-    @property
-    def live(self) -> bool:
-        """Whether there is more to come: it runs, or was made moments ago and is about to."""
-        young = time.time() - self.status.get("created", 0) < SECONDS_TO_START
-        return self.state == "running" or (self.state == "created" and young)
-
-    @property
-    def step(self) -> int:
-        logged = self.records[-1]["step"] if self.records else 0
-        return max(int(self.status.get("step", 0)), int(logged))
-
-    @property
-    def budget(self) -> int:
-        return int(self.recipe.get("budget", {}).get("steps", 0))
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds of training."""
-        logged = self.records[-1]["wall"] if self.records else 0.0
-        return float(max(self.status.get("wall", 0.0), logged))
-
-    @property
-    def steps_per_second(self) -> float | None:
-        """Over the last tenth of the run, evaluations included; None before there are two lines."""
-        if not self.records:
-            return None
-        last = self.records[-1]
-        since = 0.9 * last["wall"]
-        first = next(record for record in self.records if record["wall"] >= since)
-        if first is last:
-            first = self.records[0]
-        seconds = last["wall"] - first["wall"]
-        return (last["step"] - first["step"]) / seconds if seconds > 0 else None
-
-    @property
-    def seconds_left(self) -> float | None:
-        rate = self.steps_per_second
-        if self.state != "running" or not rate:
-            return None
-        return max(self.budget - self.step, 0) / rate
-
-    @property
-    def events(self) -> list[Record]:
-        return [record for record in self.records if "event" in record]
-
-
-# --- drawing -------------------------------------------------------------------------------------
 
 
 def render(views: Sequence[RunView], width: int) -> RenderableType:
@@ -175,15 +92,14 @@ def _returns(view: RunView, width: int) -> Table:
     """Training and evaluation return: the newest number, its course, what it is measured on."""
     table = Table.grid(padding=(0, 1))
     columns = max(8, min(40, width - 40))
-    _, training = numbers_of(view.records, "rollout/ep_rew_mean")
+    training, evaluation = view.training_returns, view.evaluation_returns
     table.add_row(
-        "return", _number(training), Text(sparkline(training, columns), style="green"),
+        "return", _newest(training), Text(sparkline(training, columns), style="green"),
         Text("last 100 episodes", style="dim"),
     )  # fmt: skip
-    _, evaluation = numbers_of(view.records, "eval/mean_reward")
     episodes = view.recipe.get("evaluation", {}).get("episodes", "?")
     table.add_row(
-        "evaluation", _number(evaluation), Text(sparkline(evaluation, columns), style="cyan"),
+        "evaluation", _newest(evaluation), Text(sparkline(evaluation, columns), style="cyan"),
         Text(inert(f"{episodes} episodes each"), style="dim"),
     )  # fmt: skip
     best, target = view.status.get("best"), view.recipe.get("target_return")
@@ -191,19 +107,19 @@ def _returns(view: RunView, width: int) -> Table:
         goal = f"target {target:g}" if isinstance(target, int | float) else ""
         reached = bool(goal) and best["return"] >= target
         table.add_row(
-            "best", f"{best['return']:.1f}", Text(f"at step {best['step']:,}", style="dim"),
+            "best", short(best["return"]), Text(f"at step {best['step']:,}", style="dim"),
             Text(f"{goal} {'reached' if reached else ''}", style="green" if reached else "dim"),
         )  # fmt: skip
     return table
 
 
-def _number(values: list[float]) -> str:
-    return f"{values[-1]:.1f}" if values else "–"
+def _newest(values: list[float]) -> str:
+    return short(values[-1]) if values else "–"
 
 
 def _vitals(view: RunView) -> RenderableType:
     table = Table.grid(padding=(0, 2))
-    for reading in vitals.readings(view.records):
+    for reading in view.vitals:
         warning = Text(f"← {reading.warning}", style="bold yellow") if reading.warning else Text()
         table.add_row(Text(reading.label), Text(f"{reading.value:.4g}", justify="right"), warning)
     return table if table.row_count else Text("no update yet", style="dim")
@@ -247,8 +163,8 @@ def _render_group(views: Sequence[RunView], width: int) -> Panel:
         "run": [inert_text(view.run.name) for view in views],
         "state": [Text(view.state, style=STATE_STYLES.get(view.state, "")) for view in views],
         "done": [_done(view) for view in views],
-        "return": [Text(_number(_training_returns(view))) for view in views],
-        "eval": [Text(_number(_evaluations(view))) for view in views],
+        "return": [Text(_newest(view.training_returns)) for view in views],
+        "eval": [Text(_newest(view.evaluation_returns)) for view in views],
         "best": [Text(_best(view)) for view in views],
     }
     if width >= WIDE:
@@ -257,24 +173,25 @@ def _render_group(views: Sequence[RunView], width: int) -> Panel:
             for view in views
         ]
         columns["course"] = [
-            Text(sparkline(_evaluations(view), max(8, width - 100)), style="cyan") for view in views
+            Text(sparkline(view.evaluation_returns, max(8, width - 100)), style="cyan")
+            for view in views
         ]
     columns["warnings"] = [Text(", ".join(_warnings(view)), style="yellow") for view in views]
     footers = {
         "run": "mean (of n)",
-        "return": _mean([_training_returns(view) for view in views]),
-        "eval": _mean([_evaluations(view) for view in views]),
+        "return": _mean([view.training_returns for view in views]),
+        "eval": _mean([view.evaluation_returns for view in views]),
         "best": _mean(
             [[view.status["best"]["return"]] for view in views if view.status.get("best")]
         ),
     }
     for name, cells in columns.items():
-        number = name in ("done", "return", "eval", "best", "left")
+        numeric = name in ("done", "return", "eval", "best", "left")
         footer = footers.get(name, "")
         widest = max(len(text) for text in (name, footer, *map(str, cells)))
         table.add_column(
-            name, footer=footer, justify="right" if number else "left",
-            min_width=widest if number else None,  # where room is short, words give way
+            name, footer=footer, justify="right" if numeric else "left",
+            min_width=widest if numeric else None,  # where room is short, words give way
             no_wrap=True, overflow="ellipsis", header_style="dim", footer_style="bold",
         )  # fmt: skip
     for row in zip(*columns.values(), strict=True):
@@ -295,30 +212,21 @@ def _group_state(views: Sequence[RunView]) -> str:
 
 
 def _warnings(view: RunView) -> list[str]:
-    readings = vitals.readings(view.records)
-    return [f"{reading.label} {reading.warning}" for reading in readings if reading.warning]
+    return [f"{reading.label} {reading.warning}" for reading in view.vitals if reading.warning]
 
 
 def _done(view: RunView) -> Text:
     return Text(f"{min(view.step / view.budget, 1.0):.0%}" if view.budget else "–")
 
 
-def _training_returns(view: RunView) -> list[float]:
-    return numbers_of(view.records, "rollout/ep_rew_mean")[1]
-
-
-def _evaluations(view: RunView) -> list[float]:
-    return numbers_of(view.records, "eval/mean_reward")[1]
-
-
 def _best(view: RunView) -> str:
     best = view.status.get("best")
-    return f"{best['return']:.1f}" if best else "–"
+    return short(best["return"]) if best else "–"
 
 
 def _mean(courses: list[list[float]]) -> str:
     newest = [course[-1] for course in courses if course]
-    return f"{sum(newest) / len(newest):.1f} ({len(newest)})" if newest else "–"
+    return f"{short(sum(newest) / len(newest))} ({len(newest)})" if newest else "–"
 
 
 def sparkline(values: Sequence[float], width: int) -> str:
@@ -355,57 +263,7 @@ def plain_line(view: RunView) -> str:
         parts.append(f"{view.steps_per_second:,.0f}/s")
     if view.seconds_left is not None:
         parts.append(f"{duration(view.seconds_left)} left")
-    parts.append(f"return {_number(_training_returns(view))}")
-    parts.append(f"evaluation {_number(_evaluations(view))} (best {_best(view)})")
+    parts.append(f"return {_newest(view.training_returns)}")
+    parts.append(f"evaluation {_newest(view.evaluation_returns)} (best {_best(view)})")
     parts += [f"{warning}!" for warning in _warnings(view)]
     return "  ".join(parts)
-
-
-# --- following -----------------------------------------------------------------------------------
-
-
-def follow(
-    views: Sequence[RunView], more: Callable[[], bool], console: Console | None = None
-) -> None:
-    """Show runs for as long as `more`, asked twice a second, says so; then once more.
-
-    Args:
-        views: what to show.
-        more: whether to go on.
-        console: where; standard output if not given.
-    """
-    console = console or Console()
-    if console.is_terminal and not console.is_dumb_terminal:
-        _follow_live(views, more, console)
-    else:
-        _follow_plainly(views, more, console)
-
-
-def _follow_live(views: Sequence[RunView], more: Callable[[], bool], console: Console) -> None:
-    with Live(console=console, auto_refresh=False) as live:
-        while True:
-            going_on = more()
-            for view in views:
-                view.refresh()
-            live.update(render(views, console.width - ROOM_FOR_ECHO), refresh=True)
-            if not going_on:
-                return
-            time.sleep(1 / REDRAWS_PER_SECOND)
-
-
-def _follow_plainly(views: Sequence[RunView], more: Callable[[], bool], console: Console) -> None:
-    printed: dict[str, tuple[str, int]] = {}
-    next_lines = time.monotonic() + SECONDS_BETWEEN_LINES
-    while True:
-        going_on = more()
-        if not going_on or time.monotonic() >= next_lines:
-            next_lines = time.monotonic() + SECONDS_BETWEEN_LINES
-            for view in views:
-                view.refresh()
-                seen = (view.state, view.step)
-                if printed.get(view.run.name) != seen and view.state != "created":
-                    printed[view.run.name] = seen
-                    console.print(Text(plain_line(view)), soft_wrap=True)
-        if not going_on:
-            return
-        time.sleep(1 / REDRAWS_PER_SECOND)

@@ -10,7 +10,8 @@ far, summed over resumes. A line is complete when its newline is there: a reader
 without one, and a writer that finds one (a killed process left it) cuts it off.
 
 A resumed run continues from a checkpoint, so it writes again the lines after it. The event
-`resumed` says from which step; readers drop the earlier lines beyond that step.
+`resumed` says from which step; readers drop the earlier lines beyond that step. The event
+`restarted` says that there was no checkpoint yet; readers drop every earlier line.
 """
 
 import json
@@ -121,6 +122,8 @@ class MetricReader:
         if record.get("event") == "resumed":
             step = record["step"]
             self.records = [old for old in self.records if old["step"] <= step]
+        elif record.get("event") == "restarted":
+            self.records = []
         self.records.append(record)
 
 

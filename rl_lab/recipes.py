@@ -4,7 +4,7 @@ This room knows how a recipe is found, read, changed and checked, whatever it de
 experiment consists of is declared by the module that runs it: `rl_lab.rl.recipe.AgentRecipe`.
 
 YAML is read by a safe loader (no Python objects), with two changes to PyYAML's: a key given twice
-is an error, and scalars follow YAML 1.2, in which `1e-3` is a number and `no` is a word.
+is an error, and floats and booleans are YAML 1.2's: `1e-3` is a number and `no` is a word.
 """
 
 import re
@@ -66,6 +66,10 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a key is a word, not a list or a mapping", key.start_mark
+                )
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"key {key.value!r} is given twice", key.start_mark
@@ -112,14 +116,18 @@ def parse_yaml(text: str, where: str) -> Any:
         raise UserError(f"{where}{line}: {error.problem}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{where}: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UserError(f"{where}: lists or mappings are nested too deeply") from None
 
 
 def _key_lines(text: str) -> dict[str, int]:
     """Line number (from 1) of each key of a YAML mapping, by dotted path."""
     lines: dict[str, int] = {}
+    visited: set[int] = set()  # an alias is a node met before, perhaps its own parent
 
     def visit(node: yaml.Node, prefix: str) -> None:
-        if isinstance(node, yaml.MappingNode):
+        if isinstance(node, yaml.MappingNode) and id(node) not in visited:
+            visited.add(id(node))
             for key, value in node.value:
                 path = f"{prefix}{key.value}"
                 lines[path] = key.start_mark.line + 1
@@ -159,7 +167,7 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
 
 # Options of `rl-lab train` that somebody may misspell among the overrides.
 TRAIN_OPTIONS = (
-    "seeds", "jobs", "name", "resume", "dry-run", "print-recipe", "json", "runs-dir", "quiet",
+    "seeds", "jobs", "name", "resume", "dry-run", "print-recipe", "json", "quiet",
 )  # fmt: skip
 
 
@@ -250,6 +258,8 @@ def _sentence(
     if fault["type"] == "missing":
         return f"{key} is required ({path.name}); give it in the recipe or as --{key} VALUE"
     reason = fault["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    if not key:  # a fault between keys, of the recipe as a whole
+        return f"{path.name}: {reason}"
     return f"{key} = {fault['input']!r} ({place}): {reason}"
 
 

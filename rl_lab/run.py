@@ -101,7 +101,17 @@ class Run:
     @property
     def status(self) -> dict[str, Any]:
         """The content of status.json: state, step, heartbeat (Unix time), best, reason, ..."""
-        return {"state": "created", "step": 0} | _read_json(self.path / "status.json")
+        status = _read_json(self.path / "status.json")
+        kinds: dict[str, Any] = {
+            "state": str,
+            "step": int,
+            "created": int | float,
+            "budget": int,
+            "best": dict,
+        }
+        sound = {key: value for key, value in status.items()
+                 if key not in kinds or isinstance(value, kinds[key])}  # fmt: skip
+        return {"state": "created", "step": 0, "created": 0.0} | sound
 
     @property
     def evaluations(self) -> dict[str, dict[str, Any]]:
@@ -118,10 +128,18 @@ class Run:
         status = self.status | changes | {"heartbeat": time.time()}
         write_json(self.path / "status.json", status)
 
-    def start(self, budget: int) -> None:
-        """Say that this process trains the run now; the caller holds the lock."""
+    def start(self, budget: int, step: int, best: dict[str, float] | None) -> None:
+        """Say that this process trains the run now; the caller holds the lock.
+
+        Args:
+            budget: steps at which the run ends.
+            step: where it starts: 0, or its checkpoint's step.
+            best: `return` and `step` of the best evaluation up to there.
+        """
         self.update_status(
             state="running",
+            step=step,
+            best=best,
             reason=None,
             budget=budget,
             pid=os.getpid(),
@@ -151,14 +169,22 @@ class Run:
         Raises:
             UserError: another process holds it.
         """
-        with (self.path / "lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        try:
+            file = (self.path / "lock").open("w")
+        except OSError as error:
+            raise UserError(f"cannot write to run {self.path}: {error.strerror}") from None
+        with file:
+            # Whoever asks for the state holds the lock for a moment, so one refusal says little.
+            for _ in range(20):
+                with contextlib.suppress(BlockingIOError):
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                time.sleep(0.02)
+            else:
                 pid = self.status.get("pid", "?")
                 raise UserError(
                     f"run {str(self.path)!r} is being trained by another process (pid {pid})"
-                ) from None
+                )
             yield
 
     def locked(self) -> bool:
@@ -166,10 +192,10 @@ class Run:
         try:
             with (self.path / "lock").open("r") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
         except BlockingIOError:
             return True
+        except OSError:  # there is no lock, or it is not ours to read
+            return False
         return False
 
 

@@ -1,4 +1,4 @@
-"""Ending early without losing anything: the first Ctrl-C or SIGTERM asks, the second insists."""
+"""Ending early without losing anything: the first signal asks, a second Ctrl-C insists."""
 
 import signal
 from types import FrameType, TracebackType
@@ -6,13 +6,13 @@ from typing import Any
 
 
 class StopRequest:
-    """While in this context, SIGINT and SIGTERM set `signal` instead of ending the process.
+    """While in this context, SIGINT, SIGTERM and SIGHUP do not end the process but set `signal`.
 
     Training looks at `signal` where it can stop cleanly. A second SIGINT raises KeyboardInterrupt
     at once. Signals can only be caught in the main thread; elsewhere the context does nothing.
     """
 
-    CAUGHT = (signal.SIGINT, signal.SIGTERM)
+    CAUGHT = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def __init__(self) -> None:
         self.signal: int | None = None
@@ -20,7 +20,7 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects of a process ended by the signal: 130 or 143."""
+        """What a shell expects of a process ended by the signal: for SIGINT 130."""
         return 128 + (self.signal or 0)
 
     def _catch(self, number: int, _: FrameType | None) -> None:

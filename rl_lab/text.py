@@ -23,6 +23,11 @@ def inert(text: object) -> str:
     )
 
 
+def short(value: float) -> str:
+    """Say a return: one decimal where it is large, three digits where it is small."""
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"
+
+
 def inert_text(text: object, style: str = "") -> Text:
     """`inert`, as a rich Text that holds no markup."""
     return Text(inert(text), style=style)

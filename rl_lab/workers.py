@@ -7,6 +7,9 @@ from collections.abc import Sequence
 
 from rl_lab.run import Run
 
+# -P: a module in the working directory is never imported instead of an installed one.
+LAB = [sys.executable, "-P", "-m", "rl_lab.cli"]
+
 
 class Workers:
     """Trains runs that `Run.create` made; each process is `rl-lab train --resume RUN --quiet`.
@@ -42,13 +45,15 @@ class Workers:
             process.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End those that run, at once."""
+        """End those that run, at once, and wait until they are gone."""
+        self._waiting.clear()
         for process in self._running.values():
             process.kill()
+            process.wait()
 
 
 def _start(run: Run) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "rl_lab.cli", "train", "--resume", str(run.path), "--quiet"]
+    command = [*LAB, "train", "--resume", str(run.path), "--quiet"]
     with (run.path / "console.log").open("ab") as output:
         return subprocess.Popen(
             command,

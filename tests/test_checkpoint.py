@@ -22,7 +22,7 @@ def snapshot(step: int = 7) -> Snapshot:
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
-    path = checkpoint.save(tmp_path, snapshot(), keep=1)
+    path = checkpoint.save(tmp_path, snapshot())
     loaded = checkpoint.load(path)
     assert loaded.step == 7
     for name, tensor in snapshot().tensors["policy"].items():
@@ -32,20 +32,19 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 
 
 def test_nothing_is_pickled(tmp_path: Path) -> None:
-    path = checkpoint.save(tmp_path, snapshot(), keep=1)
+    path = checkpoint.save(tmp_path, snapshot())
     assert {file.suffix for file in path.iterdir()} == {".safetensors", ".npz", ".json"}
     with pytest.raises(ValueError, match="allow_pickle"):
-        checkpoint.save(tmp_path, Snapshot(8, arrays={"x": {"o": np.array([{}])}}), keep=1)
+        checkpoint.save(tmp_path, Snapshot(8, arrays={"x": {"o": np.array([{}])}}))
     assert [path.name for path in tmp_path.iterdir()] == ["000000000007"]  # and nothing half done
 
 
-def test_only_the_newest_are_kept(tmp_path: Path) -> None:
-    for step in (3, 20, 100):
-        checkpoint.save(tmp_path, snapshot(step), keep=2)
-    assert [path.name for path in checkpoint.directories(tmp_path)] == [
-        "000000000020",
-        "000000000100",
-    ]
+def test_snapshots_are_in_order_and_those_not_kept_are_removed(tmp_path: Path) -> None:
+    for step in (100, 3, 20):
+        checkpoint.save(tmp_path, snapshot(step))
+    assert checkpoint.steps(tmp_path) == [3, 20, 100]
+    checkpoint.prune(tmp_path, [100, 3])
+    assert checkpoint.steps(tmp_path) == [3, 100]
 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
@@ -53,8 +52,8 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
 def test_damage_to_any_file_is_found_and_an_older_snapshot_used(
     tmp_path: Path, name: str, damage: str
 ) -> None:
-    checkpoint.save(tmp_path, snapshot(1), keep=2)
-    newest = checkpoint.save(tmp_path, snapshot(2), keep=2)
+    checkpoint.save(tmp_path, snapshot(1))
+    newest = checkpoint.save(tmp_path, snapshot(2))
     content = bytearray((newest / name).read_bytes())
     if damage == "flip":
         content[len(content) // 2] ^= 1
@@ -73,14 +72,14 @@ def test_damage_to_any_file_is_found_and_an_older_snapshot_used(
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"step": 1}', '{"step": "1", "sha256": {}}'])
 def test_a_damaged_manifest_is_found(tmp_path: Path, content: str) -> None:
-    path = checkpoint.save(tmp_path, snapshot(), keep=1)
+    path = checkpoint.save(tmp_path, snapshot())
     (path / "manifest.json").write_text(content)
     with pytest.raises(CheckpointError, match="manifest"):
         checkpoint.load(path)
 
 
 def test_a_manifest_cannot_reach_outside_its_directory(tmp_path: Path) -> None:
-    path = checkpoint.save(tmp_path, snapshot(), keep=1)
+    path = checkpoint.save(tmp_path, snapshot())
     (tmp_path / "outside.json").write_text("{}")
     manifest = json.loads((path / "manifest.json").read_text())
     manifest["sha256"]["../outside.json"] = manifest["sha256"]["counters.json"]

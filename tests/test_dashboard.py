@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rl_lab import dashboard, vitals
-from rl_lab.dashboard import RunView, duration, plain_line, render, sparkline
+from rl_lab import vitals
+from rl_lab.dashboard import duration, plain_line, render, sparkline
+from rl_lab.follow import follow
 from rl_lab.metrics import MetricLog
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.run import Run
+from rl_lab.run_view import RunView
 
 
 @pytest.fixture
@@ -125,7 +127,7 @@ def test_a_damaged_run_is_shown(view: RunView) -> None:
 
 def test_without_a_terminal_it_is_one_plain_line_a_run(view: RunView) -> None:
     console = Console(file=io.StringIO(), width=80)
-    dashboard.follow([view], lambda: False, console)
+    follow([view], lambda: False, console)
     output = console.file.getvalue()  # type: ignore[attr-defined]
     assert output.count("\n") == 1
     assert "30%" in output
@@ -189,5 +191,5 @@ def test_watching_does_not_write(view: RunView) -> None:
         return {file: file.stat().st_mtime_ns for file in path.rglob("*")}
 
     before = content(view.run.path)
-    dashboard.follow([view], lambda: False, Console(file=io.StringIO()))
+    follow([view], lambda: False, Console(file=io.StringIO()))
     assert content(view.run.path) == before

@@ -62,7 +62,7 @@ def modules_after(code: str) -> set[str]:
         "import rl_lab.cli",
         "from rl_lab.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass",
         "from rl_lab.cli import main\ntry:\n    main(['recipes'])\nexcept SystemExit:\n    pass",
-        "import rl_lab.dashboard",
+        "import rl_lab.follow",
         "import rl_lab.rl.recipe",
     ],
 )

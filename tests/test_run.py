@@ -71,7 +71,7 @@ def test_a_run_is_trained_by_one_process_and_known_dead_when_that_is_killed(
     code = (
         "import sys, time; from pathlib import Path; from rl_lab.run import Run\n"
         f"run = Run(Path({str(run.path)!r}))\n"
-        "with run.lock():\n    run.start(10); print('ready', flush=True); time.sleep(60)"
+        "with run.lock():\n    run.start(10, 0, None); print('ready', flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as holder:
         assert holder.stdout is not None

@@ -14,7 +14,7 @@ from rl_lab.errors import UserError
 from rl_lab.files import write_json
 from rl_lab.run import Run
 from rl_lab.statistics import Interval, mean_interval
-from rl_lab.text import inert_text
+from rl_lab.text import inert_text, short
 
 
 def evaluate(
@@ -65,7 +65,7 @@ def _judge(run: Run, episodes: int, which: str, deterministic: bool) -> dict[str
     from rl_lab.rl.seeding import FINAL_EVALUATION, stream
 
     recipe = recipe_of(run)
-    agent, step = load_agent(run, recipe, which)
+    agent, step = load_agent(run, recipe, which, sampled=not deterministic)
     # One stream for all runs, whatever their seed: the same starts, so differences can be paired.
     seeds = stream(0, FINAL_EVALUATION, episodes)
     played = evaluate_agent(agent, recipe.env, seeds, deterministic)
@@ -115,4 +115,4 @@ def _table(results: list[dict[str, Any]]) -> Table:
 
 
 def _said(interval: Interval) -> Text:
-    return Text(f"{interval.mean:.1f} [{interval.low:.1f}, {interval.high:.1f}]")
+    return Text(f"{short(interval.mean)} [{short(interval.low)}, {short(interval.high)}]")

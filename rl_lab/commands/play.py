@@ -6,6 +6,7 @@ from cyclopts import Parameter
 
 from rl_lab.errors import UserError
 from rl_lab.run import Run
+from rl_lab.text import short
 
 
 def play(
@@ -38,18 +39,20 @@ def play(
     chosen = Run.open(run)
     if not 1 <= episodes <= 1000:
         raise UserError(f"--episodes {episodes}: should be from 1 to 1000")
+    if not 0 <= seed < 2**31:
+        raise UserError(f"--seed {seed}: should be from 0 to {2**31 - 1}")
     from rl_lab.rl import seeding
     from rl_lab.rl.play import play as play_episodes
     from rl_lab.rl.saved import load_agent, recipe_of
 
     recipe = recipe_of(chosen)
-    agent, _ = load_agent(chosen, recipe, model)
+    agent, _ = load_agent(chosen, recipe, model, sampled)
     path = chosen.videos / f"{model}-seed{seed}" if video else None
     seeds = seeding.stream(seed, seeding.PLAY, episodes)
     with seeding.own_randomness(seed, agent.action_space):
         played = play_episodes(agent, recipe.env, seeds, not sampled, path)
         for number, (_, episode_return) in enumerate(played):
-            print(f"episode {number}: return {episode_return:.1f}")
+            print(f"episode {number}: return {short(episode_return)}")
             if path is not None:
                 print(f"  {path}-episode-{number}.mp4")
     return 0

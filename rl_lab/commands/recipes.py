@@ -11,7 +11,7 @@ from rich.text import Text
 
 from rl_lab import recipes as recipe_files
 from rl_lab.rl.recipe import AgentRecipe
-from rl_lab.text import inert_text
+from rl_lab.text import inert_text, short
 
 RESULTS_FILE = recipe_files.BUILT_IN / "results.json"
 
@@ -59,19 +59,19 @@ def _table(listed: list[dict[str, Any]]) -> Table:
     table.add_column("algorithm")
     for name in ("target", "published"):
         table.add_column(name, justify="right")
-    table.add_column(Text("measured here [95 % over seeds]"), overflow="fold")
+    table.add_column(Text("measured here [95 %]"), overflow="fold")
     for row in listed:
         table.add_row(
             row["recipe"],
             row["algorithm"],
-            _number(row["target_return"]),
-            _number(row["reference_return"]),
+            _given(row["target_return"]),
+            _given(row["reference_return"]),
             Text(_said(row["measured"])),
         )
     return table
 
 
-def _number(value: float | None) -> str:
+def _given(value: float | None) -> str:
     return "–" if value is None else f"{value:g}"
 
 
@@ -111,5 +111,6 @@ def _said(result: dict[str, Any] | None) -> str:
     if result is None:
         return "–"
     mean = result["mean_over_seeds"]
-    interval = f"{mean['mean']:.1f} [{mean['low']:.1f}, {mean['high']:.1f}]"
-    return f"{interval} {result['seeds_at_target']}/{mean['n']}"
+    low, high = short(mean["low"]), short(mean["high"])
+    at_target = f"{result['seeds_at_target']}/{mean['n']} at target"
+    return f"{short(mean['mean'])} [{low}, {high}], {at_target}"

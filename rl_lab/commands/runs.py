@@ -11,7 +11,7 @@ from rich.text import Text
 
 from rl_lab.dashboard import STATE_STYLES, duration
 from rl_lab.run import all_runs, runs_directory
-from rl_lab.text import inert_text
+from rl_lab.text import inert_text, short
 
 
 def runs(*, json: Annotated[bool, Parameter(negative=())] = False) -> int:
@@ -54,7 +54,7 @@ def runs(*, json: Annotated[bool, Parameter(negative=())] = False) -> int:
             Text(row["state"], style=STATE_STYLES.get(row["state"], "")),
             f"{row['step']:,}",
             f"{row['budget']:,}" if row["budget"] else "–",
-            f"{best['return']:.1f}" if best else "–",
+            short(best["return"]) if best else "–",
             _age(row["age_seconds"]),
         )
     Console().print(table)

@@ -17,8 +17,10 @@ from rl_lab.errors import UserError
 from rl_lab.metrics import read_metrics
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.run import Run, fresh_names
+from rl_lab.run_view import RunView
 from rl_lab.signals import StopRequest
-from rl_lab.workers import Workers
+from rl_lab.text import inert, short
+from rl_lab.workers import LAB, Workers
 
 
 def train(
@@ -72,6 +74,8 @@ def train(
         resolved = recipes.load(AgentRecipe, str(run.recipe_file))
         threads.pin(resolved.threads)
         return _train_here(run, resolved, (), quiet, json)
+    if jobs is not None and jobs < 1:
+        raise UserError(f"--jobs {jobs}: should be at least 1")
     if recipe is None:
         raise UserError("train needs a recipe; `rl-lab recipes` lists the built-in ones")
 
@@ -84,9 +88,9 @@ def train(
         print(recipes.dump(resolved), end="")
         return 0
     for note in notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {inert(note)}", file=sys.stderr)
     if dry_run:
-        print(f"dry run: {resolved.name} builds; nothing was trained or written")
+        print(f"dry run: {inert(resolved.name)} builds; nothing was trained or written")
         return 0
 
     names = fresh_names(name or resolved.name, chosen_seeds)
@@ -137,7 +141,7 @@ def _check(resolved: AgentRecipe, recipe: str, whole: bool) -> tuple[str, ...]:
     check_installed(logging.tensorboard, logging.trackio, logging.wandb)
     agent.check(resolved, whole)
     data = recipes.parse_yaml(recipes.find(recipe).read_text(encoding="utf-8"), recipe)
-    written = data.get("budget", {}).get("steps", resolved.budget.steps)
+    written = (data.get("budget") or {}).get("steps", resolved.budget.steps)
     hyperparameters = resolved.algorithm.hyperparameters
     return tuple(schedules.budget_notes(hyperparameters, written, resolved.budget.steps))
 
@@ -157,10 +161,12 @@ def _train_here(
             with contextlib.nullcontext() if quiet else _watcher(run):
                 train_agent(run, recipe, stop, notes)
         except TrainingFailed as error:
-            print(f"rl-lab: {run.name} failed: {error}", file=sys.stderr)
+            print(f"rl-lab: {run.name} failed: {inert(error)}", file=sys.stderr)
+            if json:
+                _report_result(run, json)
             return 1
         except KeyboardInterrupt:
-            run.update_status(state="stopped", reason="interrupted twice; nothing newer was saved")
+            pass
         _report_result(run, json)
         return stop.exit_code if stop.signal is not None else 0
 
@@ -183,11 +189,13 @@ def _train_side_by_side(runs: list[Run], jobs: int, quiet: bool, json: bool) -> 
                 while more():
                     time.sleep(0.2)
             else:
-                from rl_lab import dashboard
+                from rl_lab.follow import follow
 
-                dashboard.follow([dashboard.RunView(run) for run in runs], more)
+                follow([RunView(run) for run in runs], more)
         except KeyboardInterrupt:
             workers.kill()
+        finally:
+            workers.stop()  # whatever went wrong here, they are not left behind
         for run in runs:
             _report_result(run, json)
         if stop.signal is not None:
@@ -202,27 +210,28 @@ def _watcher(run: Run) -> Iterator[None]:
     On a terminal, what this process prints meanwhile (an environment's messages, warnings) would
     tear the picture, so it goes to `console.log` in the run directory.
     """
-    command = [sys.executable, "-m", "rl_lab.cli", "watch", str(run.path)]
     sys.stdout.flush()
+    sys.stderr.flush()
+    saved = {number: os.dup(number) for number in (1, 2) if os.isatty(number)}
     # A session of its own keeps the terminal's Ctrl-C from it: it shows the run to its end.
+    command = [*LAB, "watch", str(run.path)]
     watcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
-    interactive = sys.stdout.isatty()
-    saved = (os.dup(1), os.dup(2))
     try:
-        if interactive:
-            log = os.open(run.path / "console.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-            os.dup2(log, 1)
-            os.dup2(log, 2)
-            os.close(log)
+        log = os.open(run.path / "console.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        for number in saved:
+            os.dup2(log, number)
+        os.close(log)
         yield
     finally:
-        watcher.terminate()  # it draws once more and ends
-        watcher.wait()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for number, duplicate in enumerate(saved, start=1):
-            os.dup2(duplicate, number)
-            os.close(duplicate)
+        try:
+            watcher.terminate()  # it draws once more and ends
+            watcher.wait()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, duplicate in saved.items():
+                os.dup2(duplicate, number)
+                os.close(duplicate)
 
 
 def _report_result(run: Run, json: bool) -> None:
@@ -242,11 +251,11 @@ def _report_result(run: Run, json: bool) -> None:
         print(json_module.dumps(result))
         return
     shown = (
-        f"best return {best['return']:.1f} at step {best['step']:,}" if best else "not evaluated"
+        f"best return {short(best['return'])} at step {best['step']:,}" if best else "not evaluated"
     )
     print(
         f"{result['state']}: {run.name} · {result['steps']:,} steps in {result['seconds']:.1f} s "
-        f"· {shown} · {result['reason']}"
+        f"· {shown} · {inert(result['reason'])}"
     )
     path = _shortest(run.path)
     if result["state"] == "finished":

@@ -1,8 +1,9 @@
 """`rl-lab watch`: the dashboard, for runs started anywhere."""
 
-from rl_lab import dashboard
 from rl_lab.errors import UserError
+from rl_lab.follow import follow
 from rl_lab.run import Run, all_runs, runs_directory
+from rl_lab.run_view import RunView
 from rl_lab.signals import StopRequest
 
 
@@ -25,10 +26,10 @@ def watch(*runs: str) -> int:
             )
         chosen = [run for run in known if run.state == "running"] or known[-1:]
     with StopRequest() as stop:
-        views = [dashboard.RunView(run) for run in chosen]
+        views = [RunView(run) for run in chosen]
 
         def more() -> bool:
             return stop.signal is None and any(view.live for view in views)
 
-        dashboard.follow(views, more)
+        follow(views, more)
     return 0

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from gymnasium import spaces
-from sb3_contrib import ARS, MaskablePPO
+from sb3_contrib import ARS, QRDQN, MaskablePPO
 from sb3_contrib.common.maskable.utils import is_masking_supported
+from stable_baselines3 import DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.running_mean_std import RunningMeanStd
@@ -36,24 +38,54 @@ SMALLEST_CNN_IMAGE = 36
 COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_n_calls")
 
 
-def build(recipe: AgentRecipe, clock: PhaseClock | None = None) -> BaseAlgorithm:
+def build(
+    recipe: AgentRecipe, clock: PhaseClock | None = None, first_step: int = 0
+) -> BaseAlgorithm:
     """Build the algorithm of a recipe in its seeded training environment.
+
+    Args:
+        recipe: the recipe.
+        clock: told when time is spent in the environment.
+        first_step: environment step of the checkpoint a run goes on from. It is part of the seeds:
+            otherwise a resumed run would meet the episodes and the noise of its start again.
 
     Raises:
         UserError: a key of the recipe is wrong, or its parts do not fit together.
     """
     arguments = hyperparameters.resolve(recipe.algorithm, recipe.budget.steps)
-    seeds = seeding.stream(recipe.seed, seeding.TRAINING, recipe.env.number)
+    seeds = seeding.stream(recipe.seed, seeding.TRAINING, recipe.env.number + 1, first_step)
+    own_seed = recipe.seed if first_step == 0 else seeds[-1]
     vector = environments.make_vector(
-        recipe.env, [[seed] for seed in seeds], clock, vectorization=recipe.env.vectorization
+        recipe.env, [[seed] for seed in seeds[:-1]], clock, vectorization=recipe.env.vectorization
     )
-    vector.action_space.seed(recipe.seed)
+    vector.action_space.seed(own_seed)
     if recipe.env.normalize is not None:
         gamma = arguments.get("gamma", 0.99)
         vector = environments.normalize(vector, recipe.env.normalize, gamma)
+    normalized = vector
     vector = environments.stack_and_transpose(vector, recipe.env.frame_stack)
-    seeding.seed_everything(recipe.seed)
-    return _construct(recipe, arguments, vector)
+    off_policy = issubclass(algorithm_class(recipe.algorithm.name), OffPolicyAlgorithm)
+    if off_policy and recipe.env.normalize is not None and vector is not normalized:
+        # SB3 stores the observations from before VecNormalize, and knows of nothing around it.
+        raise UserError(
+            f"env.normalize: {recipe.algorithm.name} keeps a replay buffer, which goes with "
+            "normalised observations only where frames are not stacked and are no images"
+        )
+    seeding.seed_everything(own_seed)
+    model = _construct(recipe, arguments, vector)
+    if isinstance(model, ARS):
+        _follow_the_whole_budget(model, recipe.budget.steps)
+    return model
+
+
+def _follow_the_whole_budget(model: ARS, budget: int) -> None:
+    """Make ARS's schedules follow the run's budget, not what a resumed run has left of it."""
+    update = model._update_current_progress_remaining
+
+    def update_by_budget(num_timesteps: int, total_timesteps: int) -> None:
+        update(num_timesteps, budget)
+
+    model._update_current_progress_remaining = update_by_budget  # type: ignore[method-assign]
 
 
 def check(recipe: AgentRecipe, whole: bool) -> None:
@@ -61,17 +93,17 @@ def check(recipe: AgentRecipe, whole: bool) -> None:
 
     Args:
         recipe: the recipe.
-        whole: with all copies of the environment; otherwise with one, in this process, which finds
-            the same mistakes and is quick also where a copy is a process.
+        whole: with all copies of the environment; otherwise with at most two, in this process,
+            which finds the same mistakes and is quick also where a copy is a process.
 
     Raises:
         UserError: as `build`.
     """
     if not whole:
-        one = recipe.env.model_copy(update={"number": 1, "vectorization": "dummy"})
-        recipe = recipe.model_copy(update={"env": one})
+        few = {"number": min(recipe.env.number, 2), "vectorization": "dummy"}
+        recipe = recipe.model_copy(update={"env": recipe.env.model_copy(update=few)})
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # SB3's remarks on one copy's batch sizes
+        warnings.simplefilter("ignore")  # SB3's remarks on few copies' batch sizes
         build(recipe).env.close()  # type: ignore[union-attr]
 
 
@@ -84,6 +116,7 @@ def load(recipe: AgentRecipe, snapshot: Snapshot) -> BaseAlgorithm:
     arguments = hyperparameters.resolve(recipe.algorithm, recipe.budget.steps)
     if issubclass(algorithm_class(recipe.algorithm.name), OffPolicyAlgorithm):
         arguments["buffer_size"] = 1
+        arguments.pop("replay_buffer_kwargs", None)  # they may be the hindsight buffer's
     without_hindsight = recipe.algorithm.model_copy(update={"hindsight": None})
     recipe = recipe.model_copy(update={"algorithm": without_hindsight})
     vector = environments.make_vector(recipe.env, [[]])
@@ -108,6 +141,12 @@ def _construct(recipe: AgentRecipe, arguments: dict[str, Any], vector: VecEnv) -
             "n_sampled_goal": recipe.algorithm.hindsight.goals,
             "goal_selection_strategy": recipe.algorithm.hindsight.strategy,
         } | arguments.get("replay_buffer_kwargs", {})
+    frequency = arguments.get("train_freq")
+    if isinstance(frequency, tuple) and frequency[1] == "episode" and vector.num_envs > 1:
+        raise UserError(
+            "algorithm.train_freq counts episodes, which goes with env.number 1 only; "
+            "give a number of steps"
+        )
     if sb3_class is MaskablePPO and not is_masking_supported(vector):
         raise UserError(
             "maskable_ppo needs an environment with an action_masks method; "
@@ -158,14 +197,19 @@ def _sides(image: spaces.Space) -> tuple[int, ...]:
 
 
 def choose_device(wanted: str, policy: str) -> str:
-    """Return torch's device name: small MLPs are faster on the CPU even beside a GPU."""
+    """Return torch's device name: small MLPs are faster on the CPU even beside a GPU.
+
+    Raises:
+        UserError: the recipe asks for a device that is not there.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(wanted, True):  # SB3 would fall back to the CPU without a word
+        raise UserError(f"device = {wanted!r}: this machine's torch has none; use auto or cpu")
     if wanted != "auto":
         return wanted
     if not policy.startswith("Cnn"):
         return "cpu"
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    return next((name for name, there in available.items() if there), "cpu")
 
 
 # --- snapshots -----------------------------------------------------------------------------------
@@ -178,6 +222,8 @@ def playable(model: BaseAlgorithm) -> Snapshot:
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None:
         snapshot.arrays["normalization"] = _normalization_arrays(normalizer)
+    if isinstance(model, DQN | QRDQN):
+        snapshot.state["acting"] = {"exploration_rate": model.exploration_rate}
     return snapshot
 
 
@@ -207,6 +253,9 @@ def resumable(model: BaseAlgorithm, with_replay_buffer: bool) -> Snapshot:
             name: array[:filled] for name, array in _buffer_arrays(buffer)
         }
         snapshot.state["replay_buffer"] = {"pos": buffer.pos, "full": buffer.full}
+        if isinstance(buffer, HerReplayBuffer):
+            starts = [int(start) for start in buffer._current_ep_start]
+            snapshot.state["replay_buffer"]["episode_starts"] = starts
     return snapshot
 
 
@@ -216,6 +265,8 @@ def restore_playable(model: BaseAlgorithm, snapshot: Snapshot) -> None:
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None:
         _restore_normalization(normalizer, snapshot.arrays["normalization"])
+    if isinstance(model, DQN | QRDQN):
+        model.exploration_rate = snapshot.state["acting"]["exploration_rate"]
 
 
 def restore(model: BaseAlgorithm, snapshot: Snapshot) -> None:
@@ -231,23 +282,33 @@ def restore(model: BaseAlgorithm, snapshot: Snapshot) -> None:
     if isinstance(model, ARS):  # it keeps its policy a second time, as one vector
         weights = torch.nn.utils.parameters_to_vector(model.policy.parameters())
         model.weights = weights.detach()  # type: ignore[assignment]
-    for name, value in snapshot.state["counters"].items():
-        setattr(model, name, value)
+    for name in COUNTERS:
+        if name in snapshot.state["counters"]:
+            setattr(model, name, snapshot.state["counters"][name])
     # SB3 makes these when learning starts, unless they are there.
     recent = snapshot.state["recent_episodes"]
     model.ep_info_buffer = deque(recent["episodes"], maxlen=model._stats_window_size)
     model.ep_success_buffer = deque(recent["successes"], maxlen=model._stats_window_size)
     if "replay_buffer" in snapshot.arrays:
-        buffer = model.replay_buffer  # type: ignore[attr-defined]
-        stored = snapshot.arrays["replay_buffer"]
-        for name, array in _buffer_arrays(buffer):
-            array[: len(stored[name])] = stored[name]
-        buffer.pos = snapshot.state["replay_buffer"]["pos"]
-        buffer.full = snapshot.state["replay_buffer"]["full"]
-        if isinstance(buffer, HerReplayBuffer):  # its environments start new episodes now
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                buffer.truncate_last_trajectory()
+        _restore_replay_buffer(model.replay_buffer, snapshot)  # type: ignore[attr-defined]
+    elif isinstance(model, OffPolicyAlgorithm):  # fill the empty buffer before learning from it
+        model.learning_starts += model.num_timesteps
+
+
+def _restore_replay_buffer(buffer: ReplayBuffer, snapshot: Snapshot) -> None:
+    """Fill a buffer as it was, its unfinished episodes cut off: the environments start new ones."""
+    stored, state = snapshot.arrays["replay_buffer"], snapshot.state["replay_buffer"]
+    for name, array in _buffer_arrays(buffer):
+        array[: len(stored[name])] = stored[name]
+    buffer.pos, buffer.full = state["pos"], state["full"]
+    if isinstance(buffer, HerReplayBuffer):
+        buffer._current_ep_start = np.array(state["episode_starts"], dtype=np.int64)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # its remark that it does so
+            buffer.truncate_last_trajectory()
+    elif isinstance(buffer, NStepReplayBuffer):  # no n-step return may reach across the gap
+        buffer.timeouts[buffer.pos - 1] = 1.0
+        buffer.dones[buffer.pos - 1] = 1.0
 
 
 def _buffer_arrays(buffer: Any) -> list[tuple[str, np.ndarray]]:
@@ -274,7 +335,6 @@ def _normalization_arrays(normalizer: VecNormalize) -> dict[str, np.ndarray]:
     for name, moments in _moments(normalizer):
         for part in ("mean", "var", "count"):
             arrays[f"{name}/{part}"] = np.asarray(getattr(moments, part))
-    arrays["discounted_returns"] = normalizer.returns
     return arrays
 
 
@@ -283,8 +343,6 @@ def _restore_normalization(normalizer: VecNormalize, arrays: dict[str, np.ndarra
         moments.mean = arrays[f"{name}/mean"]
         moments.var = arrays[f"{name}/var"]
         moments.count = float(arrays[f"{name}/count"])
-    if normalizer.num_envs == len(arrays["discounted_returns"]):
-        normalizer.returns = arrays["discounted_returns"]
 
 
 def _moments(normalizer: VecNormalize) -> list[tuple[str, RunningMeanStd]]:

@@ -13,7 +13,9 @@ clipped rewards and lost lives are for learning only, goes around Monitor instea
 """
 
 import importlib
+import importlib.util
 import inspect
+import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -96,13 +98,14 @@ def check_id(environment_id: str) -> None:
 
 
 def _import(package: str) -> None:
-    module = importlib.import_module(package)
-    location = Path(module.__file__ or "").resolve()
-    if package == "envs" and not location.is_relative_to(ROOT):
+    found = importlib.util.find_spec(package)
+    location = Path((found and found.origin) or "nowhere").resolve()
+    if package == "envs" and not location.is_relative_to(ROOT):  # before any of it is run
         raise UserError(
             f"the package `envs` found at {location.parent} is not the lab's; install the lab into "
             "a virtual environment of its own, and run it outside folders that hold an `envs`"
         )
+    importlib.import_module(package)
 
 
 def _missing(environment_id: str, extra: str) -> str:
@@ -230,10 +233,17 @@ def make_vector(
     makers: list[MakeEnv] = [partial(make, environment, seeds=own) for own in seeds]
     if vectorization == "subproc":
         make(environment).close()  # errors of the user's are raised here, not in a child
-        vector: VecEnv = SubprocVecEnv(makers)
+        vector: VecEnv = SubprocVecEnv([partial(_undisturbed, maker) for maker in makers])
     else:
         vector = DummyVecEnv(makers)
     return WatchedVecEnv(vector, clock or PhaseClock("policy"))
+
+
+def _undisturbed(maker: MakeEnv) -> gymnasium.Env:
+    """Make an environment in a process that leaves Ctrl-C, which reaches it too, to its parent."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    return maker()
 
 
 def normalize(vector: VecEnv, normalization: Normalization, gamma: float) -> VecNormalize:

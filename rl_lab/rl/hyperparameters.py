@@ -117,7 +117,7 @@ def resolve(algorithm: Algorithm, budget: int) -> dict[str, Any]:
         if name not in known:
             hint = nearest(name, [*known, *Algorithm.model_fields])
             raise UserError(
-                f"unknown key 'algorithm.{name}': {sb3_class.__name__} has no such "
+                f"unknown key {f'algorithm.{name}'!r}: {sb3_class.__name__} has no such "
                 f"hyperparameter{hint}"
             )
         arguments[name] = _argument(sb3_class, name, value, known[name].annotation, budget)
@@ -226,7 +226,9 @@ def _policy_arguments(sb3_class: AlgorithmClass, key: str, value: Any) -> dict[s
     for name, item in value.items():
         if name not in known:
             hint = nearest(name, known)
-            raise UserError(f"unknown key '{key}.{name}': {policy_class.__name__} takes none{hint}")
+            raise UserError(
+                f"unknown key {f'{key}.{name}'!r}: {policy_class.__name__} takes none{hint}"
+            )
         classes = POLICY_CLASSES.get(name)
         if classes is not None:
             if item not in classes:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from rl_lab.recipes import Section
 
@@ -148,3 +148,9 @@ class AgentRecipe(Section):
     """CPU threads of torch and numpy. More is slower for small networks, and changes the bits."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the networks live; auto: a GPU for CNN policies if there is one, else the CPU."""
+
+    @model_validator(mode="after")
+    def _solved_needs_a_target(self) -> "AgentRecipe":
+        if self.evaluation.stop_after_solved is not None and self.target_return is None:
+            raise ValueError("evaluation.stop_after_solved needs a target_return to be reached")
+        return self

@@ -9,6 +9,7 @@ from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.run import Run
 
 MODELS = ("best", "last")
+DETERMINISTIC = ("td3", "ddpg", "ars")
 
 
 def recipe_of(run: Run) -> AgentRecipe:
@@ -18,20 +19,28 @@ def recipe_of(run: Run) -> AgentRecipe:
     return recipe
 
 
-def load_agent(run: Run, recipe: AgentRecipe, which: str) -> tuple[BaseAlgorithm, int]:
+def load_agent(
+    run: Run, recipe: AgentRecipe, which: str, sampled: bool
+) -> tuple[BaseAlgorithm, int]:
     """Load a run's agent.
 
     Args:
         run: the run.
         recipe: its recipe.
         which: `"best"` by evaluation return, or `"last"`: the newest checkpoint.
+        sampled: whether it is to sample its actions.
 
     Returns:
         The agent and the environment step it was saved at.
 
     Raises:
-        UserError: `which` is neither, or nothing whole was saved.
+        UserError: `which` is neither, nothing whole was saved, or there is nothing to sample.
     """
+    if sampled and recipe.algorithm.name in DETERMINISTIC:
+        raise UserError(
+            f"--sampled: {recipe.algorithm.name} explores by noise added in training only; its "
+            "policy has no actions to sample"
+        )
     if which not in MODELS:
         raise UserError(f"--model {which!r}: should be 'best' or 'last'")
     snapshot, damaged = checkpoint.latest(run.best if which == "best" else run.checkpoints)

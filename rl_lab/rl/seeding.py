@@ -16,14 +16,20 @@ import torch
 TRAINING, EVALUATION, FINAL_EVALUATION, PLAY = range(4)
 
 
-def stream(seed: int, purpose: int, count: int) -> list[int]:
-    """Return `count` seeds in [0, 2**31), the same for the same seed and purpose."""
-    words = np.random.SeedSequence(seed, spawn_key=(purpose,)).generate_state(count)
+def stream(seed: int, purpose: int, count: int, part: int = 0) -> list[int]:
+    """Return `count` seeds in [0, 2**31), the same for the same seed, purpose and part."""
+    key = (purpose, part) if part else (purpose,)
+    words = np.random.SeedSequence(seed, spawn_key=key).generate_state(count)
     return [int(word) & 0x7FFFFFFF for word in words]
 
 
 def seed_everything(seed: int) -> None:
-    """Seed the global generators of Python, numpy and torch (SB3 draws from all three)."""
+    """Seed the global generators of Python, numpy and torch (SB3 draws from all three).
+
+    On a GPU, cuDNN is told to choose its algorithms by rule, not by trying which is fastest.
+    """
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

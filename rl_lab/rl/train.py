@@ -5,18 +5,22 @@ moment when nothing is half done: logging, evaluation, checkpoints and stopping 
 (`AtUpdateBoundary`), so what they see, and what a checkpoint holds, is a whole number of updates.
 """
 
+import math
 import signal
 import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from sb3_contrib import ARS, TRPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.save_util import recursive_getattr
 
 from rl_lab import checkpoint
-from rl_lab.metrics import MetricLog
+from rl_lab.checkpoint import Snapshot
+from rl_lab.errors import UserError
+from rl_lab.metrics import Level, MetricLog
 from rl_lab.phases import PhaseClock
 from rl_lab.rl import agent, seeding
 from rl_lab.rl.environments import NonFiniteError, WatchedVecEnv
@@ -38,8 +42,8 @@ class TrainingFailed(Exception):
 class Progress:
     """What training knows besides the agent; kept in every checkpoint."""
 
-    best_return: float | None = None
-    best_step: int = 0
+    best: dict[str, float] | None = None
+    """`return` and `step` of the best evaluation so far."""
     solved_in_a_row: int = 0
     evaluated_at: int = -1
 
@@ -63,24 +67,25 @@ def train(run: Run, recipe: AgentRecipe, stop: StopRequest, notes: tuple[str, ..
     with run.lock():
         # 1. The agent in its environment, everything random seeded from recipe.seed.
         torch.set_num_threads(recipe.threads)
+        snapshot, damaged = _newest_checkpoint(run)
         clock = PhaseClock("policy")
-        model = agent.build(recipe, clock)
+        model = agent.build(recipe, clock, first_step=snapshot.step if snapshot else 0)
 
         # 2. Where a run was interrupted, go on from its newest whole checkpoint.
         progress = Progress()
-        snapshot, damaged = checkpoint.latest(run.checkpoints)
         if snapshot is not None:
             agent.restore(model, snapshot)
             progress = Progress(**snapshot.state["progress"])
         watched = _watched(model)
         watched.steps = model.num_timesteps
 
-        sinks = open_sinks(
-            run.path, recipe.logging.tensorboard, recipe.logging.trackio, recipe.logging.wandb
-        )
+        logging = recipe.logging
+        sinks = open_sinks(run.path, logging.tensorboard, logging.trackio, logging.wandb)
         with MetricLog(run.metrics_file, sinks) as log:
-            if run.metrics_file.stat().st_size:
+            if snapshot is not None:
                 log.event(model.num_timesteps, "resumed", f"from step {model.num_timesteps:,}")
+            elif run.metrics_file.stat().st_size:
+                log.event(0, "restarted", "it had no checkpoint yet")
             for note in (*notes, *damaged):
                 log.event(model.num_timesteps, "note", note, "warning")
 
@@ -88,35 +93,68 @@ def train(run: Run, recipe: AgentRecipe, stop: StopRequest, notes: tuple[str, ..
             model.set_logger(sb3_logger(log, clock))
             guard_gradients(model, watched)
             boundary = AtUpdateBoundary(run, recipe, log, clock, progress, stop)
-            run.start(recipe.budget.steps)
+            run.start(recipe.budget.steps, model.num_timesteps, progress.best)
             try:
-                remaining = recipe.budget.steps - model.num_timesteps
-                if remaining > 0:
-                    model.learn(
-                        remaining,
-                        callback=boundary,
-                        log_interval=None,  # type: ignore[arg-type]
-                        reset_num_timesteps=False,
-                    )
-                    boundary.finish()
-                state, reason = "finished", boundary.reason
-            except _Stop as why:
-                boundary.save_checkpoint()
-                state, reason = why.state, str(why)
+                state, reason = _learn(model, recipe.budget.steps, boundary)
+            except KeyboardInterrupt:
+                reason = "interrupted twice; it goes on from its newest checkpoint"
+                _end(run, log, model, "stopped", reason, "warning")
+                raise
             except NonFiniteError as error:
-                log.event(model.num_timesteps, "failed", str(error), "error")
-                run.update_status(state="failed", reason=str(error))
+                _end(run, log, model, "failed", str(error), "error")
                 raise TrainingFailed(str(error)) from None
             except BaseException as error:
-                reason = f"{type(error).__name__}: {error}"
-                log.event(model.num_timesteps, "failed", reason, "error")
-                run.update_status(state="failed", reason=reason)
+                _end(run, log, model, "failed", f"{type(error).__name__}: {error}", "error")
                 raise
-            finally:
-                model.env.close()  # type: ignore[union-attr]
-            log.event(model.num_timesteps, state, reason)
-            run.update_status(state=state, reason=reason, step=model.num_timesteps)
+            _end(run, log, model, state, reason, "info")
             return state
+
+
+def _learn(model: BaseAlgorithm, budget: int, boundary: "AtUpdateBoundary") -> tuple[str, str]:
+    """Learn until the budget is spent or the boundary says stop; return state and reason."""
+    try:
+        if model.num_timesteps < budget:
+            model.learn(
+                budget - model.num_timesteps,
+                callback=boundary,
+                log_interval=None,  # type: ignore[arg-type]
+                reset_num_timesteps=False,
+            )
+            boundary.finish()
+        return "finished", "the budget is spent"
+    except _Stop as why:
+        boundary.save_checkpoint()
+        return why.state, str(why)
+    finally:
+        model.env.close()  # type: ignore[union-attr]
+
+
+def _end(
+    run: Run, log: MetricLog, model: BaseAlgorithm, state: str, reason: str, level: Level
+) -> None:
+    log.event(model.num_timesteps, state, reason, level)
+    run.update_status(state=state, reason=reason, step=model.num_timesteps)
+
+
+def _newest_checkpoint(run: Run) -> tuple[Snapshot | None, list[str]]:
+    """Find where to go on from, and remove what lies beyond: it is to come again.
+
+    Returns:
+        The newest whole checkpoint (None: the run starts), and what was wrong with newer ones.
+
+    Raises:
+        UserError: there are checkpoints, but none is whole; nothing is removed.
+    """
+    snapshot, damaged = checkpoint.latest(run.checkpoints)
+    if snapshot is None and damaged:
+        raise UserError(
+            f"no checkpoint of run {run.name!r} is whole ({damaged[0]}); to start the run again, "
+            f"move {run.checkpoints} away"
+        )
+    known = range(snapshot.step + 1) if snapshot is not None else ()
+    checkpoint.prune(run.checkpoints, known)
+    checkpoint.prune(run.best, known)
+    return snapshot, damaged
 
 
 class _Stop(Exception):
@@ -146,9 +184,9 @@ class AtUpdateBoundary(BaseCallback):
         self.clock = clock
         self.progress = progress
         self.stop = stop
-        self.reason = "the budget is spent"
         self._last_boundary: int | None = None
         self._heartbeat = 0.0
+        self._recent: list[dict[str, Any]] = []
 
     def _on_rollout_start(self) -> None:
         self.clock.enter("lab")
@@ -168,13 +206,18 @@ class AtUpdateBoundary(BaseCallback):
 
     def _on_rollout_end(self) -> None:
         self.clock.enter("update")
+        if isinstance(self.model, ARS) and self.model.ep_info_buffer:
+            self._recent = list(self.model.ep_info_buffer)  # ARS empties it before the boundary
 
     def _on_step(self) -> bool:
         now = time.monotonic()
         if now - self._heartbeat >= HEARTBEAT_SECONDS:
             self._heartbeat = now
+            stopping = None if self.stop.signal is None else "stopping after this update"
             with self.clock.during("lab"):
-                self.run.update_status(step=self.model.num_timesteps, wall=self.log.wall)
+                self.run.update_status(
+                    step=self.model.num_timesteps, wall=self.log.wall, reason=stopping
+                )
         return True
 
     def _due(self, every: int, step: int) -> bool:
@@ -186,8 +229,21 @@ class AtUpdateBoundary(BaseCallback):
     # --- what may be due -------------------------------------------------------------------------
 
     def dump(self) -> None:
-        """Write SB3's numbers of the rollouts and updates since the last line."""
+        """Write SB3's numbers: means of recent episodes, and those of the last update."""
+        if isinstance(self.model, ARS) and self.model.ep_info_buffer is not None:
+            self.model.ep_info_buffer.extend(self._recent)
+        if isinstance(self.model, TRPO):
+            self._check_objective()
         self.model.dump_logs()
+
+    def _check_objective(self) -> None:
+        """TRPO steps without an optimiser, and would take a NaN for a step that failed."""
+        objective = self.model.logger.name_to_value.get("train/policy_objective", 0.0)
+        if not math.isfinite(objective):
+            raise NonFiniteError(
+                f"NaN or infinity in the policy objective at step {self.model.num_timesteps:,}; "
+                "the update was not applied"
+            )
 
     def judge(self) -> None:
         """Evaluate, keep the model if none was better, count evaluations that solve the task."""
@@ -202,10 +258,10 @@ class AtUpdateBoundary(BaseCallback):
         self.log.log(step, numbers)
         progress, mean = self.progress, numbers["eval/mean_reward"]
         progress.evaluated_at = step
-        if progress.best_return is None or mean >= progress.best_return:
-            progress.best_return, progress.best_step = mean, step
-            checkpoint.save(self.run.best, agent.playable(self.model), keep=1)
-            self.run.update_status(best={"return": mean, "step": step}, step=step)
+        if progress.best is None or mean >= progress.best["return"]:
+            progress.best = {"return": mean, "step": step}
+            checkpoint.save(self.run.best, agent.playable(self.model))
+            self.run.update_status(best=progress.best, step=step)
             self.log.event(step, "best", f"evaluation return {mean:.2f}")
         target = self.recipe.target_return
         if target is not None:
@@ -217,7 +273,13 @@ class AtUpdateBoundary(BaseCallback):
         """Write a snapshot to resume from."""
         snapshot = agent.resumable(self.model, self.recipe.checkpoints.replay_buffer)
         snapshot.state["progress"] = asdict(self.progress)
-        checkpoint.save(self.run.checkpoints, snapshot, self.recipe.checkpoints.keep)
+        checkpoint.save(self.run.checkpoints, snapshot)
+        kept = checkpoint.steps(self.run.checkpoints)[-self.recipe.checkpoints.keep :]
+        checkpoint.prune(self.run.checkpoints, kept)
+        # Keep what was best at the oldest checkpoint, too: a run resumed there needs it.
+        best = checkpoint.steps(self.run.best)
+        needed = max((step for step in best if step <= kept[0]), default=0)
+        checkpoint.prune(self.run.best, [step for step in best if step >= needed])
         self.log.event(self.model.num_timesteps, "checkpoint", "saved")
 
     def finish(self) -> None:

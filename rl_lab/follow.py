@@ -1,0 +1,63 @@
+"""Following runs: redrawn in place on a terminal, else a plain line now and then."""
+
+import time
+from collections.abc import Callable, Sequence
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from rl_lab.dashboard import plain_line, render
+from rl_lab.run_view import RunView
+
+REDRAWS_PER_SECOND = 2
+SECONDS_BETWEEN_LINES = 5.0
+ROOM_FOR_ECHO = 2
+"""Columns left free on a terminal: where it echoes ^C, which would otherwise wrap."""
+
+
+def follow(
+    views: Sequence[RunView], more: Callable[[], bool], console: Console | None = None
+) -> None:
+    """Show runs for as long as `more`, asked twice a second, says so; then once more.
+
+    Args:
+        views: what to show.
+        more: whether to go on.
+        console: where; standard output if not given.
+    """
+    console = console or Console()
+    if console.is_terminal and not console.is_dumb_terminal:
+        _follow_live(views, more, console)
+    else:
+        _follow_plainly(views, more, console)
+
+
+def _follow_live(views: Sequence[RunView], more: Callable[[], bool], console: Console) -> None:
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            going_on = more()
+            for view in views:
+                view.refresh()
+            live.update(render(views, console.width - ROOM_FOR_ECHO), refresh=True)
+            if not going_on:
+                return
+            time.sleep(1 / REDRAWS_PER_SECOND)
+
+
+def _follow_plainly(views: Sequence[RunView], more: Callable[[], bool], console: Console) -> None:
+    printed: dict[str, tuple[str, int]] = {}
+    next_lines = time.monotonic() + SECONDS_BETWEEN_LINES
+    while True:
+        going_on = more()
+        if not going_on or time.monotonic() >= next_lines:
+            next_lines = time.monotonic() + SECONDS_BETWEEN_LINES
+            for view in views:
+                view.refresh()
+                seen = (view.state, view.step)
+                if printed.get(view.run.name) != seen and view.state != "created":
+                    printed[view.run.name] = seen
+                    console.print(Text(plain_line(view)), soft_wrap=True)
+        if not going_on:
+            return
+        time.sleep(1 / REDRAWS_PER_SECOND)

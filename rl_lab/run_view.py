@@ -1,0 +1,93 @@
+"""A run as somebody watching sees it: read from its directory alone, again and again."""
+
+import time
+from typing import Any
+
+from rl_lab import recipes, vitals
+from rl_lab.errors import UserError
+from rl_lab.metrics import MetricReader, Record, numbers_of
+from rl_lab.run import Run
+from rl_lab.vitals import Reading
+
+SECONDS_TO_START = 60.0
+RECENT = 1000
+"""Lines that the vitals are judged by."""
+
+
+class RunView:
+    """A run as last looked at."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.recipe: dict[str, Any] = {}
+        self.status: dict[str, Any] = {}
+        self.state = "created"
+        self.records: list[Record] = []
+        self.training_returns: list[float] = []
+        """Mean return of the last 100 training episodes, line by line."""
+        self.evaluation_returns: list[float] = []
+        """Mean return of each evaluation."""
+        self.vitals: list[Reading] = []
+        self.events: list[Record] = []
+        self._reader = MetricReader(run.metrics_file)
+        self._counted = -1
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read what is new."""
+        if not self.recipe:
+            try:
+                text = self.run.recipe_file.read_text(encoding="utf-8")
+                self.recipe = recipes.parse_yaml(text, "recipe.yaml") or {}
+            except (OSError, UserError):
+                self.recipe = {}
+        self.status = self.run.status
+        self.state = self.run.state
+        self.records = self._reader.read()
+        if len(self.records) != self._counted:  # a long log is gone through only when it grew
+            self._counted = len(self.records)
+            self.training_returns = numbers_of(self.records, "rollout/ep_rew_mean")[1]
+            self.evaluation_returns = numbers_of(self.records, "eval/mean_reward")[1]
+            self.vitals = vitals.readings(self.records[-RECENT:])
+            self.events = [record for record in self.records if "event" in record]
+
+    @property
+    def live(self) -> bool:
+        """Whether there is more to come: it runs, or was made moments ago and is about to."""
+        young = time.time() - self.status.get("created", 0) < SECONDS_TO_START
+        return self.state == "running" or (self.state == "created" and young)
+
+    @property
+    def step(self) -> int:
+        logged = self.records[-1]["step"] if self.records else 0
+        return max(int(self.status.get("step", 0)), int(logged))
+
+    @property
+    def budget(self) -> int:
+        return int(self.recipe.get("budget", {}).get("steps", 0))
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training."""
+        logged = self.records[-1]["wall"] if self.records else 0.0
+        return float(max(self.status.get("wall", 0.0), logged))
+
+    @property
+    def steps_per_second(self) -> float | None:
+        """Over the last tenth of the run, evaluations included; None before there are two lines."""
+        if not self.records:
+            return None
+        last = self.records[-1]
+        since = 0.9 * last["wall"]
+        first = next(record for record in self.records if record["wall"] >= since)
+        if first is last:
+            first = self.records[0]
+        seconds = last["wall"] - first["wall"]
+        return (last["step"] - first["step"]) / seconds if seconds > 0 else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        rate = self.steps_per_second
+        if self.state != "running" or not rate:
+            return None
+        return max(self.budget - self.step, 0) / rate
