@@ -312,8 +312,11 @@ _Dumper.add_implicit_resolver(*_FLOAT)  # so that the string "1e-3" is quoted
 
 
 def dump(recipe: Section) -> str:
-    """Return the recipe, with every default filled in, as YAML that `load` reads back equal."""
+    """Return the recipe, with every default filled in, as YAML that `load` reads back equal.
+
+    It is plain ASCII: whatever a recipe holds, printing it does nothing to a terminal.
+    """
     return yaml.dump(
         recipe.model_dump(mode="json"),
-        Dumper=_Dumper, sort_keys=False, width=100, allow_unicode=True,
+        Dumper=_Dumper, sort_keys=False, width=100,
     )  # fmt: skip

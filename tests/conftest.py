@@ -11,11 +11,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from rl_lab import recipes
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.run import Run
+
+# No timed assertions: a loaded machine is no failure.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 Lab = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -36,7 +41,7 @@ def lab() -> Lab:
 
     def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "rl_lab.cli", *arguments],
+            [sys.executable, "-P", "-m", "rl_lab.cli", *arguments],
             capture_output=True, text=True, timeout=300, check=False,
             env=os.environ | {"COLUMNS": "100"}, **options,
         )  # fmt: skip

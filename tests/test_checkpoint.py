@@ -80,12 +80,29 @@ def test_a_damaged_manifest_is_found(tmp_path: Path, content: str) -> None:
 
 def test_a_manifest_cannot_reach_outside_its_directory(tmp_path: Path) -> None:
     path = checkpoint.save(tmp_path, snapshot())
-    (tmp_path / "outside.json").write_text("{}")
+    (tmp_path / "counters.json").write_bytes((path / "counters.json").read_bytes())
     manifest = json.loads((path / "manifest.json").read_text())
-    manifest["sha256"]["../outside.json"] = manifest["sha256"]["counters.json"]
+    manifest["sha256"]["../counters.json"] = manifest["sha256"]["counters.json"]
     (path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError, match="outside"):
         checkpoint.load(path)
+
+
+def test_a_link_is_no_part_of_a_snapshot(tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, snapshot())
+    (path / "counters.json").rename(tmp_path / "elsewhere.json")
+    (path / "counters.json").symlink_to(tmp_path / "elsewhere.json")
+    with pytest.raises(CheckpointError, match="outside"):
+        checkpoint.load(path)
+
+
+def test_the_same_step_is_replaced(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, snapshot())
+    changed = snapshot()
+    changed.state["counters"] = {"steps": 99}
+    checkpoint.save(tmp_path, changed)
+    assert [path.name for path in tmp_path.iterdir()] == ["000000000007"]
+    assert checkpoint.load(checkpoint.directories(tmp_path)[0]).state == changed.state
 
 
 def test_no_snapshot_is_no_error(tmp_path: Path) -> None:

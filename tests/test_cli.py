@@ -56,6 +56,12 @@ def test_every_option_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "cartpole", "--see", "0-4"], ["'see'"]),
         (["train", "cartpole", "--seeds", "4-0"], ["--seeds", "0-4"]),
         (["train", "cartpole", "--jobs", "x"], ["--jobs"]),
+        (["train", "cartpole", "--jobs", "0"], ["--jobs 0", "at least 1"]),
+        (["train", "cartpole", "--algorithm.\x1b[31mx", "1"], ["\\x1b[31mx"]),
+        (
+            ["train", "ppo", "--env.id", "CartPole-v1", "--evaluation.stop_after_solved", "1"],
+            ["target_return"],
+        ),
         (["train", "cartpole", "--name", "../x"], ["'../x'"]),
         (["train", "cartpole", "--algorithm.policy", "CnnPolicy"], ["NatureCNN", "images"]),
         (["train", "cartpole", "--algorithm.policy", "MplPolicy"], ["'MlpPolicy'"]),
@@ -82,7 +88,18 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert error.count("\n") == 1
     for word in words:
         assert word in error
+    assert "\x1b" not in error
     assert not list(runs_directory.glob("*"))  # nothing was begun
+
+
+def test_what_lies_in_the_working_directory_is_not_imported(lab: Lab, tmp_path: Path) -> None:
+    trap = "raise SystemExit('the trap was imported')"
+    for name in ("yaml", "torch", "envs", "rich"):
+        (tmp_path / f"{name}.py").write_text(trap)
+    result = lab("train", "ppo", "--env.id", "RLLab/Match-v0", "--name", "safe",
+                 "--budget.steps", "2048", cwd=tmp_path)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "safe  finished" in result.stdout  # the watcher ran, too
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,9 @@ def test_a_mistake_in_a_file_is_named_with_its_line(tmp_path: Path) -> None:
         ("- 1\n", "a recipe is a mapping"),
         ("", "a recipe is a mapping"),
         ("a: \x00\n", "special characters"),
+        ("? [a]\n: b\n", "a key is a word"),
+        ("a: " + "[" * 3000, "nested too deeply|line"),
+        ("name: &a {b: *a}\n", "name|unknown|required"),
     ],
 )
 def test_bad_yaml_is_one_sentence(text: str, words: str, tmp_path: Path) -> None:

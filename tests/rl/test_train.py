@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from rl_lab import checkpoint
+from rl_lab.errors import UserError
 from rl_lab.metrics import numbers_of, read_metrics
 from rl_lab.rl import agent
 from rl_lab.rl.algorithms import ALGORITHMS
@@ -255,7 +256,7 @@ def test_a_checkpoint_restores_weights_optimisers_counters_and_buffer(
             assert torch.equal(tensor, again.tensors[group][key].cpu()), (group, key)
     for group, arrays in checkpoint.load(path).arrays.items():
         for key, array in arrays.items():
-            if name != "her":  # its unfinished episode is cut off: the environments start anew
+            if name != "her":  # see test_hindsight_keeps_its_episodes_apart_over_a_resume
                 assert np.array_equal(array, again.arrays[group][key]), (group, key)
     assert restored.num_timesteps == model.num_timesteps
 
@@ -275,6 +276,142 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(
     events = [r["event"] for r in read_metrics(run.metrics_file) if "event" in r]
     assert events.count("resumed") == 1
     assert run_to_end(run, recipe) == "finished"  # nothing left to do, nothing broken
+
+
+def test_hindsight_keeps_its_episodes_apart_over_a_resume(
+    make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    """Whole episodes stay as they were; the unfinished one becomes an episode of its own."""
+    recipe = make_recipe("her", {"env.id": "RLLab/ReachPoint-v0"})
+    model = agent.build(recipe)
+    model.learn(105, log_interval=None)  # type: ignore[arg-type]
+    path = checkpoint.save(tmp_path, agent.resumable(model, with_replay_buffer=True))
+    restored = agent.build(recipe)
+    agent.restore(restored, checkpoint.load(path))
+    before, after = model.replay_buffer, restored.replay_buffer  # type: ignore[attr-defined]
+    assert after.ep_length[:100].tolist() == before.ep_length[:100].tolist() == [[20]] * 100
+    assert after.ep_start[:100].tolist() == before.ep_start[:100].tolist()
+    assert after.ep_length[100:106].tolist() == [[5]] * 5 + [[0]]
+    assert after.ep_start[100:105].tolist() == [[100]] * 5
+
+
+def test_what_came_after_the_checkpoint_is_forgotten_on_resume(
+    make_recipe: MakeRecipe, make_run: MakeRun
+) -> None:
+    """A run killed after a later best: status, metrics and best/ must name the same model."""
+    settings = {"budget.steps": 4096, "checkpoints.every": 1024, "checkpoints.keep": 1,
+                "evaluation.every": 256}  # fmt: skip
+    recipe = make_recipe("cartpole", settings)
+    run = make_run(recipe)
+    with StopRequest() as stop:
+        stop.signal = signal.SIGTERM
+        train(run, recipe, stop)
+    model = agent.build(recipe)
+    model.num_timesteps = 999_999  # as if it had gone on: a better model and a damaged checkpoint
+    checkpoint.save(run.best, agent.playable(model))
+    later = checkpoint.save(run.checkpoints, agent.resumable(model, with_replay_buffer=False))
+    (later / "counters.json").unlink()
+    assert run_to_end(run, recipe) == "finished"
+    best = run.status["best"]
+    records = read_metrics(run.metrics_file)
+    steps, returns = numbers_of(records, "eval/mean_reward")
+    assert best["return"] == max(returns)
+    assert (
+        checkpoint.steps(run.best)[-1]
+        == best["step"]
+        == steps[-1 - returns[::-1].index(max(returns))]
+    )
+    assert checkpoint.steps(run.checkpoints) == [4096]
+    assert any(record.get("event") == "note" for record in records)
+
+
+def test_a_run_without_a_whole_checkpoint_is_left_alone(
+    make_recipe: MakeRecipe, make_run: MakeRun
+) -> None:
+    recipe = make_recipe("cartpole", {"budget.steps": 512})
+    run = make_run(recipe)
+    run_to_end(run, recipe)
+    for path in checkpoint.directories(run.checkpoints):
+        (path / "manifest.json").unlink()
+    before = sorted(run.path.rglob("*"))
+    with pytest.raises(UserError, match="no checkpoint of run 'test' is whole"):
+        run_to_end(run, recipe)
+    assert sorted(run.path.rglob("*")) == before
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(
+    make_recipe: MakeRecipe, make_run: MakeRun
+) -> None:
+    recipe = make_recipe("cartpole", {"budget.steps": 512})
+    run = make_run(recipe)
+    run.metrics_file.write_text('{"step": 0, "wall": 1.0, "eval/mean_reward": 5.0}\n')
+    run_to_end(run, recipe)
+    assert numbers_of(read_metrics(run.metrics_file), "eval/mean_reward")[0] == [0, 512]
+
+
+def test_a_resumed_run_meets_new_episodes(make_recipe: MakeRecipe) -> None:
+    recipe = make_recipe("cartpole")
+    at_start, again, later = (
+        agent.build(recipe, first_step=step).env.reset()  # type: ignore[union-attr]
+        for step in (0, 0, 5000)
+    )
+    assert np.array_equal(at_start, again)
+    assert not np.array_equal(at_start, later)
+    starts = [tuple(row) for row in at_start]
+    assert len(set(starts)) == len(starts) == 8
+
+
+def test_the_schedules_of_ars_go_on_where_they_were(make_recipe: MakeRecipe) -> None:
+    linear = {"schedule": "linear", "start": 0.1, "end": 0.0}
+    recipe = make_recipe("ars", {"env.id": "CartPole-v1", "algorithm.learning_rate": linear,
+                                 "budget.steps": 3000})  # fmt: skip
+    model = agent.build(recipe)
+    model._update_current_progress_remaining(2000, 1000)  # what ARS passes: what is left
+    assert model.lr_schedule(model._current_progress_remaining) == pytest.approx(0.1 / 3)
+
+
+def test_ars_logs_the_return_of_its_episodes(make_recipe: MakeRecipe, make_run: MakeRun) -> None:
+    recipe = make_recipe("ars", {"env.id": "CartPole-v1", "budget.steps": 3000})
+    run = make_run(recipe)
+    run_to_end(run, recipe)
+    assert len(numbers_of(read_metrics(run.metrics_file), "rollout/ep_rew_mean")[0]) >= 2
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("sac", {"env.id": "Pendulum-v1", "env.normalize": {}, "env.frame_stack": 3},
+         "frames are not stacked"),
+        ("sac", {"env.id": "Pendulum-v1", "env.number": 2, "algorithm.train_freq": [1, "episode"]},
+         "env.number 1"),
+        ("cartpole", {"device": "cuda"}, "device = 'cuda'"),
+    ],
+)  # fmt: skip
+def test_parts_that_do_not_fit_are_refused(
+    name: str, settings: dict[str, Any], words: str, make_recipe: MakeRecipe
+) -> None:
+    if settings.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has the device")
+    with pytest.raises(UserError, match=words):
+        agent.check(make_recipe(name, settings), whole=True)
+
+
+def test_few_copies_stand_for_many_in_a_check(make_recipe: MakeRecipe) -> None:
+    agent.check(make_recipe("ppo", {"env.id": "CartPole-v1", "env.number": 8,
+                                    "algorithm.n_steps": 1, "algorithm.batch_size": 8}),
+                whole=False)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["dqn", "qrdqn"])
+def test_a_saved_agent_samples_as_it_did_in_training(
+    name: str, make_recipe: MakeRecipe, tmp_path: Path
+) -> None:
+    recipe = make_recipe(name, {"env.id": "CartPole-v1", "budget.steps": 200})
+    model = agent.build(recipe)
+    model.learn(200, log_interval=None)  # type: ignore[arg-type]
+    path = checkpoint.save(tmp_path, agent.playable(model))
+    loaded: Any = agent.load(recipe, checkpoint.load(path))
+    assert loaded.exploration_rate == model.exploration_rate > 0  # type: ignore[attr-defined]
 
 
 class Poisoned(gymnasium.Wrapper):
@@ -323,8 +460,8 @@ def test_a_nan_loss_fails_the_run_before_the_weights_change(
     built: list[Any] = []
     build = agent.build
 
-    def build_with_nan_advantage(*arguments: Any) -> Any:
-        model = build(*arguments)
+    def build_with_nan_advantage(*arguments: Any, **settings: Any) -> Any:
+        model = build(*arguments, **settings)
         compute = model.rollout_buffer.compute_returns_and_advantage
 
         def poisoned(*inner: Any, **named: Any) -> None:
@@ -385,6 +522,26 @@ def test_each_sink_is_written_offline(
     else:
         root = tmp_path / "trackio" if sink == "trackio" else run.path / "wandb"
         assert [path for path in root.rglob("*") if path.is_file() and path.stat().st_size > 0]
+
+
+def test_ctrl_c_in_a_terminal_reaches_the_environments_too_and_does_no_harm(
+    runs_directory: Path,
+) -> None:
+    """A terminal sends SIGINT to the whole group: subprocess environments must leave it alone."""
+    command = [sys.executable, "-m", "rl_lab.cli", "train", "cartpole", "--name", "stopped",
+               "--env.vectorization", "subproc", "--env.number", "2"]  # fmt: skip
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        metrics = runs_directory / "stopped" / "metrics.jsonl"
+        until = time.monotonic() + 60
+        while not (metrics.exists() and len(read_metrics(metrics)) > 2):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert Run.open("stopped").state == "stopped"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
