@@ -159,8 +159,11 @@ def _events(view: RunView, count: int) -> Table:
 def _render_group(views: Sequence[RunView], width: int) -> Panel:
     """One row a run, then what they have in common."""
     table = Table(expand=True, box=None, padding=(0, 1), show_footer=len(views) > 1)
+    names = [view.run.name for view in views]
+    groups = {name.rpartition("-")[0] for name in names}
+    shared = f"{groups.pop()}-" if len(groups) == 1 else ""  # `cartpole-` of its seeds
     columns = {
-        "run": [inert_text(view.run.name) for view in views],
+        "run": [inert_text(name.removeprefix(shared)) for name in names],
         "state": [Text(view.state, style=STATE_STYLES.get(view.state, "")) for view in views],
         "done": [_done(view) for view in views],
         "return": [Text(_newest(view.training_returns)) for view in views],
@@ -178,7 +181,7 @@ def _render_group(views: Sequence[RunView], width: int) -> Panel:
         ]
     columns["warnings"] = [Text(", ".join(_warnings(view)), style="yellow") for view in views]
     footers = {
-        "run": "mean (of n)",
+        "run": "mean (n)",
         "return": _mean([view.training_returns for view in views]),
         "eval": _mean([view.evaluation_returns for view in views]),
         "best": _mean(
@@ -190,13 +193,22 @@ def _render_group(views: Sequence[RunView], width: int) -> Panel:
         footer = footers.get(name, "")
         widest = max(len(text) for text in (name, footer, *map(str, cells)))
         table.add_column(
-            name, footer=footer, justify="right" if numeric else "left",
-            min_width=widest if numeric else None,  # where room is short, words give way
-            no_wrap=True, overflow="ellipsis", header_style="dim", footer_style="bold",
-        )  # fmt: skip
+            name,
+            footer=footer,
+            justify="right" if numeric else "left",
+            min_width=widest
+            if numeric or (name == "run" and shared)
+            else None,  # other words give way
+            ratio=1 if name == "warnings" else None,
+            no_wrap=True,
+            overflow="ellipsis",
+            header_style="dim",
+            footer_style="bold",
+        )
     for row in zip(*columns.values(), strict=True):
         table.add_row(*row)
-    return Panel(table, title=f"{len(views)} runs", subtitle=_group_state(views), width=width)
+    title = inert_text(f"{len(views)} runs{' of ' if shared else ''}{shared.removesuffix('-')}")
+    return Panel(table, title=title, subtitle=_group_state(views), width=width)
 
 
 def _group_state(views: Sequence[RunView]) -> str:

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -60,7 +60,7 @@ def train(
     print_recipe
         Print the resolved recipe and stop.
     json
-        Print the result as JSON, and nothing else.
+        Print the result as JSON, an object a run, and nothing else.
     quiet
         Show no progress.
     """
@@ -151,7 +151,7 @@ def _train_here(
 ) -> int:
     """Train in this process, a second one showing the dashboard."""
     if run.state == "finished":
-        _report_result(run, json)
+        _report_results([run], json)
         return 0
     from rl_lab.rl.train import TrainingFailed
     from rl_lab.rl.train import train as train_agent
@@ -163,11 +163,11 @@ def _train_here(
         except TrainingFailed as error:
             print(f"rl-lab: {run.name} failed: {inert(error)}", file=sys.stderr)
             if json:
-                _report_result(run, json)
+                _report_results([run], json)
             return 1
         except KeyboardInterrupt:
             pass
-        _report_result(run, json)
+        _report_results([run], json)
         return stop.exit_code if stop.signal is not None else 0
 
 
@@ -196,8 +196,7 @@ def _train_side_by_side(runs: list[Run], jobs: int, quiet: bool, json: bool) -> 
             workers.kill()
         finally:
             workers.stop()  # whatever went wrong here, they are not left behind
-        for run in runs:
-            _report_result(run, json)
+        _report_results(runs, json)
         if stop.signal is not None:
             return stop.exit_code
         return 1 if workers.failed else 0
@@ -234,34 +233,42 @@ def _watcher(run: Run) -> Iterator[None]:
                 os.close(duplicate)
 
 
-def _report_result(run: Run, json: bool) -> None:
-    """Say how a run ended, and what to type next."""
-    status = run.status
-    records = read_metrics(run.metrics_file)
-    best = status.get("best")
-    result = {
+def _report_results(runs: list[Run], json: bool) -> None:
+    """Say how runs ended, and what to type next; or a JSON object for each, a line each."""
+    for run in runs:
+        result = _result(run)
+        print(json_module.dumps(result) if json else _said(run.name, result))
+    if json:
+        return
+    finished = [str(_shortest(run.path)) for run in runs if run.state == "finished"]
+    if finished:
+        print(f"  judge: rl-lab evaluate {' '.join(finished)}")
+        print(f"  see:   rl-lab play {finished[0]} --video")
+    for run in runs:
+        if run.state != "finished":
+            print(f"  go on: rl-lab train --resume {_shortest(run.path)}")
+
+
+def _result(run: Run) -> dict[str, Any]:
+    status, records = run.status, read_metrics(run.metrics_file)
+    return {
         "run": str(run.path),
         "state": run.state,
         "reason": status.get("reason"),
-        "steps": status.get("step", 0),
+        "steps": status["step"],
         "seconds": records[-1]["wall"] if records else 0.0,
-        "best": best,
+        "best": status.get("best"),
     }
-    if json:
-        print(json_module.dumps(result))
-        return
-    shown = (
-        f"best return {short(best['return'])} at step {best['step']:,}" if best else "not evaluated"
-    )
-    print(
-        f"{result['state']}: {run.name} · {result['steps']:,} steps in {result['seconds']:.1f} s "
-        f"· {shown} · {inert(result['reason'])}"
-    )
-    path = _shortest(run.path)
-    if result["state"] == "finished":
-        print(f"  judge it: rl-lab evaluate {path}    see it: rl-lab play {path} --video")
-    else:
-        print(f"  go on with it: rl-lab train --resume {path}")
+
+
+def _said(name: str, result: dict[str, Any]) -> str:
+    best = result["best"]
+    parts = [f"{result['steps']:,} steps in {result['seconds']:.1f} s"]
+    if best:
+        parts.append(f"best return {short(best['return'])} at step {best['step']:,}")
+    if result["reason"]:
+        parts.append(inert(result["reason"]))
+    return f"{result['state']}: {name} · {' · '.join(parts)}"
 
 
 def _shortest(path: Path) -> Path:
