@@ -91,23 +91,26 @@ def _judge(run: Run, episodes: int, which: str, deterministic: bool) -> dict[str
 
 
 def _table(results: list[dict[str, Any]]) -> Table:
-    table = Table(box=None, show_footer=len(results) > 1, header_style="dim", pad_edge=False)
     returns = [Interval(**result["return"]) for result in results]
     over_runs = mean_interval([interval.mean for interval in returns])
-    table.add_column("run", footer=f"mean, {over_runs.n} runs", overflow="fold")
-    table.add_column("model", overflow="fold")
-    table.add_column("actions")
-    table.add_column("return [95 %]", justify="right", footer=_said(over_runs), no_wrap=True)
-    table.add_column("episodes", justify="right")
+    table = Table(
+        box=None, show_footer=len(results) > 1, header_style="dim", pad_edge=False,
+        caption_justify="left",
+        caption=f"{results[0]['actions']} actions, {returns[0].n} fresh episodes a run; "
+        "cut off: ended by a time limit",
+    )  # fmt: skip
+    table.add_column("run", footer=f"mean of {over_runs.n} runs", overflow="fold")
+    table.add_column("model")
+    table.add_column("step", justify="right")
+    table.add_column(Text("return [95 %]"), justify="right", footer=_said(over_runs), no_wrap=True)
     table.add_column("length", justify="right")
-    table.add_column("cut off", justify="right")
+    table.add_column("cut off", justify="right", no_wrap=True)
     for result, interval in zip(results, returns, strict=True):
         table.add_row(
             inert_text(result["run"]),
-            f"{result['model']} {result['step']:,}",
-            result["actions"],
+            result["model"],
+            f"{result['step']:,}",
             _said(interval),
-            str(interval.n),
             f"{result['length']['mean']:.0f}",
             f"{result['truncated'] / interval.n:.0%}",
         )
