@@ -56,6 +56,8 @@ def test_every_option_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "cartpole", "--see", "0-4"], ["'see'"]),
         (["train", "cartpole", "--seeds", "4-0"], ["--seeds", "0-4"]),
         (["train", "cartpole", "--jobs", "x"], ["--jobs"]),
+        (["train", "cartpole", "--algorithm.n_steps", "99999999999"], ["memory", "n_steps"]),
+        (["train", "cartpole", "--budget.steps", ".inf"], ["budget.steps", "finite"]),
         (["train", "cartpole", "--jobs", "0"], ["--jobs 0", "at least 1"]),
         (["train", "cartpole", "--algorithm.\x1b[31mx", "1"], ["\\x1b[31mx"]),
         (
@@ -147,7 +149,9 @@ def test_seeds_are_ranges_and_lists(text: str, seeds: list[int]) -> None:
     assert parse_seeds(text) == seeds
 
 
-@pytest.mark.parametrize("text", ["", "a", "4-0", "1,1", "-1", "0-", "0-99999", str(2**31)])
+@pytest.mark.parametrize(
+    "text", ["", "a", "4-0", "1,1", "-1", "0-", "0-99999", "0-99999999999", str(2**31)]
+)
 def test_other_seeds_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="--seeds"):
         parse_seeds(text)

@@ -56,6 +56,10 @@ def evaluate(
         print(json_module.dumps(results, indent=2))
     else:
         Console().print(_table(results))
+        print(
+            f"{results[0]['actions']} actions, {episodes} fresh episodes each; cut off: "
+            "the share that a time limit ended"
+        )
     return 0
 
 
@@ -93,12 +97,7 @@ def _judge(run: Run, episodes: int, which: str, deterministic: bool) -> dict[str
 def _table(results: list[dict[str, Any]]) -> Table:
     returns = [Interval(**result["return"]) for result in results]
     over_runs = mean_interval([interval.mean for interval in returns])
-    table = Table(
-        box=None, show_footer=len(results) > 1, header_style="dim", pad_edge=False,
-        caption_justify="left",
-        caption=f"{results[0]['actions']} actions, {returns[0].n} fresh episodes a run; "
-        "cut off: ended by a time limit",
-    )  # fmt: skip
+    table = Table(box=None, show_footer=len(results) > 1, header_style="dim", pad_edge=False)
     table.add_column("run", footer=f"mean of {over_runs.n} runs", overflow="fold")
     table.add_column("model")
     table.add_column("step", justify="right")

@@ -59,7 +59,7 @@ def _table(listed: list[dict[str, Any]]) -> Table:
     table.add_column("algorithm")
     for name in ("target", "published"):
         table.add_column(name, justify="right")
-    table.add_column(Text("measured here [95 %]"), overflow="fold")
+    table.add_column(Text("measured [95 %], seeds"), overflow="fold")
     for row in listed:
         table.add_row(
             row["recipe"],
@@ -112,5 +112,4 @@ def _said(result: dict[str, Any] | None) -> str:
         return "–"
     mean = result["mean_over_seeds"]
     low, high = short(mean["low"]), short(mean["high"])
-    at_target = f"{result['seeds_at_target']}/{mean['n']} at target"
-    return f"{short(mean['mean'])} [{low}, {high}], {at_target}"
+    return f"{short(mean['mean'])} [{low}, {high}], {result['seeds_at_target']}/{mean['n']}"

@@ -33,7 +33,7 @@ def runs(*, json: Annotated[bool, Parameter(negative=())] = False) -> int:
                 "step": status.get("step", 0),
                 "budget": status.get("budget"),
                 "best": status.get("best"),
-                "age_seconds": round(now - status.get("created", now)),
+                "age_seconds": round(now - status["created"]) if status["created"] else None,
             }
         )
     if json:
@@ -61,7 +61,9 @@ def runs(*, json: Annotated[bool, Parameter(negative=())] = False) -> int:
     return 0
 
 
-def _age(seconds: int) -> str:
+def _age(seconds: int | None) -> str:
+    if seconds is None:
+        return "–"
     if seconds < 3600:
         return duration(seconds)
     return f"{seconds // 3600} h" if seconds < 48 * 3600 else f"{seconds // 86400} days"

@@ -22,6 +22,8 @@ from rl_lab.signals import StopRequest
 from rl_lab.text import inert, short
 from rl_lab.workers import LAB, Workers
 
+MOST_SEEDS = 1000
+
 
 def train(
     recipe: str | None = None,
@@ -118,12 +120,15 @@ def parse_seeds(text: str) -> list[int]:
     try:
         for part in text.split(","):
             first, dash, last = part.strip().partition("-")
-            seeds += range(int(first), int(last if dash else first) + 1)
-    except ValueError:
+            numbers = range(int(first), int(last if dash else first) + 1)
+            seeds += numbers[: MOST_SEEDS + 1]
+    except (ValueError, OverflowError):
         seeds = []
-    if not seeds or len(set(seeds)) < len(seeds) or len(seeds) > 1000 or max(seeds) >= 2**31:
+    unique = len(set(seeds)) == len(seeds)
+    if not seeds or not unique or len(seeds) > MOST_SEEDS or max(seeds) >= 2**31:
         raise UserError(
-            f"--seeds {text!r}: should be different whole numbers below 2**31, such as 0-4 or 0,3,7"
+            f"--seeds {text!r}: should be at most {MOST_SEEDS} different whole numbers below "
+            "2**31, such as 0-4 or 0,3,7"
         )
     return seeds
 

@@ -156,6 +156,11 @@ def _construct(recipe: AgentRecipe, arguments: dict[str, Any], vector: VecEnv) -
         return sb3_class(
             policy, vector, device=choose_device(recipe.device, policy), verbose=0, **arguments
         )
+    except MemoryError as error:
+        raise UserError(
+            f"{sb3_class.__name__} on {recipe.env.id} does not fit into memory ({error}); choose a "
+            "smaller algorithm.buffer_size or n_steps, or env.number"
+        ) from None
     except (AssertionError, ValueError, TypeError, NotImplementedError) as error:
         # Say `Discrete`, not `<class 'gymnasium.spaces.discrete.Discrete'>`, and drop the advice.
         said = re.sub(r"<class '[\w.]*?(\w+)'>,?", r"\1", " ".join(str(error).split()))

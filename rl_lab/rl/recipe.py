@@ -28,7 +28,7 @@ class Environment(Section):
 
     id: str
     """Gymnasium id, such as CartPole-v1."""
-    number: Positive = 1
+    number: Annotated[int, Field(gt=0, le=10_000)] = 1
     """Copies stepped together."""
     kwargs: dict[str, Any] = {}
     """Keyword arguments for gymnasium.make."""
@@ -76,7 +76,7 @@ class Algorithm(Section):
 class Budget(Section):
     """How long the agent may learn."""
 
-    steps: Positive
+    steps: Annotated[int, Field(gt=0, le=10**12)]
     """Environment steps, summed over the copies."""
 
 
