@@ -28,17 +28,18 @@ LEVEL_STYLES = {"warning": "yellow", "error": "bold red"}
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-def render(views: Sequence[RunView], width: int) -> RenderableType:
+def render(views: Sequence[RunView], width: int, height: int = 50) -> RenderableType:
     """Draw one run in full, or several as a table with their aggregate.
 
     Args:
         views: the runs, refreshed.
         width: columns of the terminal; 80 is enough, from WIDE on a run's panel has two halves.
+        height: lines of the terminal; 24 is enough, and more show more events.
     """
-    return _render_run(views[0], width) if len(views) == 1 else _render_group(views, width)
+    return _render_run(views[0], width, height) if len(views) == 1 else _render_group(views, width)
 
 
-def _render_run(view: RunView, width: int) -> Panel:
+def _render_run(view: RunView, width: int, height: int) -> Panel:
     algorithm = view.recipe.get("algorithm", {}).get("name", "?")
     environment = view.recipe.get("env", {}).get("id", "?")
     head = Text(inert(f"{str(algorithm).upper()} on {environment}"), style="bold")
@@ -48,15 +49,19 @@ def _render_run(view: RunView, width: int) -> Panel:
         head, _progress(view), Text(), _returns(view, inner if width < WIDE else inner // 2)
     )
     right = Group(_vitals(view), Text(), _phases(view), _system(view))
+    # Lines besides the events: borders, blanks, and the two parts below or beside each other.
+    vital_lines = max(len(view.vitals), 1) + 3
     if width < WIDE:
         body: RenderableType = Group(left, Text(), right)
+        lines = 12 + vital_lines
     else:
+        lines = 4 + max(7, vital_lines + 1)
         body = Table.grid(expand=True, padding=(0, 2))
         body.add_column(ratio=1)
         body.add_column(ratio=1)
         body.add_row(left, right)
     return Panel(
-        Group(body, Text(), _events(view, 6 if width < WIDE else 8)),
+        Group(body, Text(), _events(view, max(1, min(8, height - lines)))),
         title=inert_text(view.run.name),
         subtitle=_state(view),
         width=width,

@@ -39,7 +39,7 @@ def _follow_live(views: Sequence[RunView], more: Callable[[], bool], console: Co
             going_on = more()
             for view in views:
                 view.refresh()
-            live.update(render(views, console.width - ROOM_FOR_ECHO), refresh=True)
+            live.update(render(views, console.width - ROOM_FOR_ECHO, console.height), refresh=True)
             if not going_on:
                 return
             time.sleep(1 / REDRAWS_PER_SECOND)

@@ -14,7 +14,7 @@ import jinja2
 from rl_lab.files import write_atomically
 from rl_lab.metrics import Record, numbers_of, read_metrics
 from rl_lab.run import Run
-from rl_lab.text import inert
+from rl_lab.text import inert, short
 
 LARGEST_VIDEO = 8 * 2**20
 """Bytes of a video that is still put into the page."""
@@ -26,7 +26,7 @@ def write_report(run: Run) -> Path:
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined,
     )  # fmt: skip
-    environment.filters["inert"] = inert
+    environment.filters |= {"inert": inert, "short": short}
     page = environment.get_template("report.html.j2").render(_content(run))
     write_atomically(run.report_file, page)
     return run.report_file

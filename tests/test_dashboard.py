@@ -72,6 +72,21 @@ def test_a_run_shows_what_matters_at_any_width(view: RunView, width: int) -> Non
     assert max(len(line) for line in text.splitlines()) <= width
 
 
+@pytest.mark.parametrize(("width", "height"), [(80, 24), (120, 20), (80, 50)])
+def test_a_run_fits_the_height_of_the_terminal(view: RunView, width: int, height: int) -> None:
+    with MetricLog(view.run.metrics_file) as log:
+        for number in range(20):
+            log.event(30_000, "note", f"event {number}")
+        log.log(30_000, {f"train/{name}": 0.5 for name in
+                         ("clip_fraction", "value_loss", "loss", "learning_rate")})  # fmt: skip
+    view.refresh()
+    console = Console(file=io.StringIO(), width=width, legacy_windows=False)
+    console.print(render([view], width, height))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert len(text.splitlines()) <= height
+    assert "event 19" in text
+
+
 def test_a_wide_terminal_is_used(view: RunView) -> None:
     assert len(text_of([view], 140).splitlines()) < len(text_of([view], 80).splitlines())
 

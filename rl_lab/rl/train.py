@@ -30,6 +30,7 @@ from rl_lab.rl.sb3_logger import sb3_logger
 from rl_lab.run import Run
 from rl_lab.signals import StopRequest
 from rl_lab.sinks import open_sinks
+from rl_lab.text import short
 
 HEARTBEAT_SECONDS = 1.0
 
@@ -262,12 +263,14 @@ class AtUpdateBoundary(BaseCallback):
             progress.best = {"return": mean, "step": step}
             checkpoint.save(self.run.best, agent.playable(self.model))
             self.run.update_status(best=progress.best, step=step)
-            self.log.event(step, "best", f"evaluation return {mean:.2f}")
+            self.log.event(step, "best", f"evaluation return {short(mean)}")
         target = self.recipe.target_return
         if target is not None:
             progress.solved_in_a_row = progress.solved_in_a_row + 1 if mean >= target else 0
             if progress.solved_in_a_row == 1:
-                self.log.event(step, "solved", f"evaluation return {mean:.2f} reaches {target:g}")
+                self.log.event(
+                    step, "solved", f"evaluation return {short(mean)} reaches {target:g}"
+                )
 
     def save_checkpoint(self) -> None:
         """Write a snapshot to resume from."""
