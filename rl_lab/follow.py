@@ -55,7 +55,8 @@ def _follow_plainly(views: Sequence[RunView], more: Callable[[], bool], console:
             for view in views:
                 view.refresh()
                 seen = (view.state, view.step)
-                if printed.get(view.run.name) != seen and view.state != "created":
+                waiting = view.state == "created" and going_on
+                if printed.get(view.run.name) != seen and not waiting:
                     printed[view.run.name] = seen
                     console.print(Text(plain_line(view)), soft_wrap=True)
         if not going_on:

@@ -161,7 +161,7 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
             if not remaining or remaining[0].startswith("--"):
                 raise UserError(f"--{key} needs a value{nearest(key, TRAIN_OPTIONS)}")
             value = remaining.pop(0)
-        overrides[key] = parse_yaml(value, f"--{key}")
+        overrides[key] = parse_yaml(value, f"--{key}") if value else ""
     return overrides
 
 
@@ -204,6 +204,17 @@ def load(
     Raises:
         UserError: no such recipe, bad YAML, an unknown key, a wrong type or value.
     """
+    path, text, data = read(name)
+    data.setdefault("name", path.stem)
+    return check(recipe_type, data, overrides or {}, path=path, lines=_key_lines(text))
+
+
+def read(name: str) -> tuple[Path, str, dict[str, Any]]:
+    """Find a recipe and return its file, text and data, as they are written there.
+
+    Raises:
+        UserError: there is no such recipe, it cannot be read, or is no YAML mapping.
+    """
     path = find(name)
     try:
         text = path.read_text(encoding="utf-8")
@@ -211,9 +222,9 @@ def load(
         raise UserError(f"cannot read recipe {path}: {error}") from None
     data = parse_yaml(text, str(path))
     if not isinstance(data, dict):
-        raise UserError(f"{path}: a recipe is a mapping of sections, not {type(data).__name__}")
-    data.setdefault("name", path.stem)
-    return check(recipe_type, data, overrides or {}, path=path, lines=_key_lines(text))
+        kind = "empty" if data is None else f"a {type(data).__name__}"
+        raise UserError(f"{path}: a recipe is a mapping of sections; this is {kind}")
+    return path, text, data
 
 
 def check(

@@ -48,6 +48,7 @@ def _content(run: Run) -> dict[str, Any]:
         "events": [record for record in records if "event" in record],
         "videos": [_video(path) for path in sorted(run.videos.glob("*.mp4"))],
         "recipe": recipe_text,
+        "recipe_file": str(run.recipe_file),
         "provenance": run.provenance,
         "written": time.strftime("%Y-%m-%d %H:%M"),
     }

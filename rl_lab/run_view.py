@@ -74,16 +74,19 @@ class RunView:
 
     @property
     def steps_per_second(self) -> float | None:
-        """Over the last tenth of the run, evaluations included; None before there are two lines."""
+        """Over at least the last tenth of the run, evaluations included; None before it moves."""
         if not self.records:
             return None
         last = self.records[-1]
         since = 0.9 * last["wall"]
-        first = next(record for record in self.records if record["wall"] >= since)
-        if first is last:
-            first = self.records[0]
-        seconds = last["wall"] - first["wall"]
-        return (last["step"] - first["step"]) / seconds if seconds > 0 else None
+        before = [
+            record
+            for record in self.records
+            if record["wall"] <= since and record["step"] < last["step"]
+        ]
+        first = before[-1] if before else self.records[0]
+        seconds, steps = last["wall"] - first["wall"], last["step"] - first["step"]
+        return steps / seconds if seconds > 0 and steps > 0 else None
 
     @property
     def seconds_left(self) -> float | None:

@@ -38,11 +38,11 @@ class Workers:
             self._running[run.name] = _start(run)
         return bool(self._running)
 
-    def stop(self) -> None:
-        """Start no more, and ask those that run to save and end."""
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Start no more, and ask those that run to save and end, by the signal that asked us."""
         self._waiting.clear()
         for process in self._running.values():
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(number)
 
     def kill(self) -> None:
         """End those that run, at once, and wait until they are gone."""

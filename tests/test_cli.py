@@ -56,6 +56,7 @@ def test_every_option_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
         (["train", "cartpole", "--see", "0-4"], ["'see'"]),
         (["train", "cartpole", "--seeds", "4-0"], ["--seeds", "0-4"]),
         (["train", "cartpole", "--jobs", "x"], ["--jobs"]),
+        (["train", "cartpole", "--env.id", ""], ["env.id = ''"]),
         (["train", "cartpole", "--algorithm.n_steps", "99999999999"], ["memory", "n_steps"]),
         (["train", "cartpole", "--budget.steps", ".inf"], ["budget.steps", "finite"]),
         (["train", "cartpole", "--jobs", "0"], ["--jobs 0", "at least 1"]),

@@ -161,6 +161,15 @@ def test_no_color_is_honoured(view: RunView, monkeypatch: pytest.MonkeyPatch) ->
     assert "\x1b[36m" not in drawn()
 
 
+def test_speed_is_told_also_where_lines_share_a_step(
+    make_recipe: Callable[..., AgentRecipe], make_run: Callable[..., Run]
+) -> None:
+    run = make_run(make_recipe("cartpole"))
+    lines = [{"step": 0, "wall": 0.5}, {"step": 1000, "wall": 1.0}, {"step": 1000, "wall": 1.01}]
+    run.metrics_file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert RunView(run).steps_per_second == pytest.approx(1000 / 0.51)
+
+
 def test_sparklines_go_from_lowest_to_highest() -> None:
     assert sparkline([], 5) == ""
     assert sparkline([1.0, 2.0, 3.0], 5) == "▁▅█"

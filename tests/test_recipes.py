@@ -124,6 +124,13 @@ def test_bad_yaml_is_one_sentence(text: str, words: str, tmp_path: Path) -> None
         recipes.load(AgentRecipe, str(path))
 
 
+def test_a_file_that_is_no_text_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot read recipe"):
+        recipes.read(str(path))
+
+
 def test_an_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(UserError, match="did you mean 'cartpole'"):
         recipes.find("cartpol")

@@ -46,7 +46,7 @@ def evaluate(
         raise UserError("evaluate needs a run; `rl-lab runs` lists them")
     if not 1 <= episodes <= 100_000:
         raise UserError(f"--episodes {episodes}: should be from 1 to 100000")
-    chosen = [Run.open(name) for name in runs]
+    chosen = [Run.open(name) for name in dict.fromkeys(runs)]  # a run named twice counts once
     results = []
     for number, run in enumerate(chosen, start=1):
         if not json and len(chosen) > 1:

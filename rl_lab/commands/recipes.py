@@ -77,16 +77,15 @@ def _given(value: float | None) -> str:
 
 def _load(name: str) -> AgentRecipe:
     """Load a recipe to show it; one that leaves the environment open, with a stand-in."""
-    data = recipe_files.parse_yaml(recipe_files.find(name).read_text(encoding="utf-8"), name)
-    if isinstance(data, dict) and data.get("env") == {}:
+    _, _, data = recipe_files.read(name)
+    if data.get("env") == {}:
         print("# env.id is yours to give: --env.id ID", file=sys.stderr)
         return recipe_files.load(AgentRecipe, name, {"env": {"id": "CartPole-v1"}})
     return recipe_files.load(AgentRecipe, name)
 
 
 def _row(name: str, measured: dict[str, Any]) -> dict[str, Any]:
-    text = recipe_files.find(name).read_text(encoding="utf-8")
-    data = recipe_files.parse_yaml(text, name)
+    _, _, data = recipe_files.read(name)
     return {
         "recipe": name,
         "description": data["description"],

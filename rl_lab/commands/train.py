@@ -16,7 +16,7 @@ from rl_lab import recipes, threads
 from rl_lab.errors import UserError
 from rl_lab.metrics import read_metrics
 from rl_lab.rl.recipe import AgentRecipe
-from rl_lab.run import Run, fresh_names
+from rl_lab.run import Run, check_name, fresh_names
 from rl_lab.run_view import RunView
 from rl_lab.signals import StopRequest
 from rl_lab.text import inert, short
@@ -81,6 +81,8 @@ def train(
     if recipe is None:
         raise UserError("train needs a recipe; `rl-lab recipes` lists the built-in ones")
 
+    if name is not None:
+        check_name(name)
     changes = recipes.parse_overrides(overrides)
     resolved = recipes.load(AgentRecipe, recipe, changes)
     chosen_seeds = [resolved.seed] if seeds is None else parse_seeds(seeds)
@@ -145,7 +147,7 @@ def _check(resolved: AgentRecipe, recipe: str, whole: bool) -> tuple[str, ...]:
     logging = resolved.logging
     check_installed(logging.tensorboard, logging.trackio, logging.wandb)
     agent.check(resolved, whole)
-    data = recipes.parse_yaml(recipes.find(recipe).read_text(encoding="utf-8"), recipe)
+    _, _, data = recipes.read(recipe)
     written = (data.get("budget") or {}).get("steps", resolved.budget.steps)
     hyperparameters = resolved.algorithm.hyperparameters
     return tuple(schedules.budget_notes(hyperparameters, written, resolved.budget.steps))
@@ -186,7 +188,7 @@ def _train_side_by_side(runs: list[Run], jobs: int, quiet: bool, json: bool) -> 
             nonlocal asked
             if stop.signal is not None and not asked:
                 asked = True
-                workers.stop()
+                workers.stop(stop.signal)
             return workers.poll()
 
         try:

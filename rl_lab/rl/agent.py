@@ -265,8 +265,18 @@ def resumable(model: BaseAlgorithm, with_replay_buffer: bool) -> Snapshot:
 
 
 def restore_playable(model: BaseAlgorithm, snapshot: Snapshot) -> None:
-    """Put the policy and the normaliser's statistics of a snapshot into an algorithm."""
-    model.policy.load_state_dict(snapshot.tensors["policy"])
+    """Put the policy and the normaliser's statistics of a snapshot into an algorithm.
+
+    Raises:
+        UserError: the snapshot is of another network than the algorithm's.
+    """
+    try:
+        model.policy.load_state_dict(snapshot.tensors["policy"])
+    except RuntimeError:
+        raise UserError(
+            "the saved policy does not fit the run's recipe.yaml, which must have been changed "
+            "since (its environment, algorithm or policy_kwargs)"
+        ) from None
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None:
         _restore_normalization(normalizer, snapshot.arrays["normalization"])

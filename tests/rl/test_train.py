@@ -349,6 +349,13 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(
     assert numbers_of(read_metrics(run.metrics_file), "eval/mean_reward")[0] == [0, 512]
 
 
+def test_a_recipe_changed_after_training_is_named(make_recipe: MakeRecipe, tmp_path: Path) -> None:
+    path = checkpoint.save(tmp_path, agent.playable(agent.build(make_recipe("cartpole"))))
+    other = make_recipe("cartpole", {"env.id": "Acrobot-v1"})
+    with pytest.raises(UserError, match=r"does not fit the run's recipe\.yaml"):
+        agent.load(other, checkpoint.load(path))
+
+
 def test_a_resumed_run_meets_new_episodes(make_recipe: MakeRecipe) -> None:
     recipe = make_recipe("cartpole")
     at_start, again, later = (
