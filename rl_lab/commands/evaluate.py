@@ -58,7 +58,7 @@ def evaluate(
         Console().print(_table(results))
         print(
             f"{results[0]['actions']} actions, {episodes} fresh episodes each; cut off: "
-            "the share that a time limit ended"
+            "by a time limit"
         )
     return 0
 

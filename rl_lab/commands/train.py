@@ -269,13 +269,13 @@ def _result(run: Run) -> dict[str, Any]:
 
 
 def _said(name: str, result: dict[str, Any]) -> str:
-    best = result["best"]
-    parts = [f"{result['steps']:,} steps in {result['seconds']:.1f} s"]
+    head = f"{result['state']}: {name} · {result['steps']:,} steps in {result['seconds']:.1f} s"
+    best, parts = result["best"], []
     if best:
         parts.append(f"best return {short(best['return'])} at step {best['step']:,}")
     if result["reason"]:
         parts.append(inert(result["reason"]))
-    return f"{result['state']}: {name} · {' · '.join(parts)}"
+    return f"{head}\n  {' · '.join(parts)}" if parts else head
 
 
 def _shortest(path: Path) -> Path:
