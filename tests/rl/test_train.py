@@ -20,7 +20,7 @@ import torch
 from rl_lab import checkpoint
 from rl_lab.errors import UserError
 from rl_lab.metrics import numbers_of, read_metrics
-from rl_lab.rl import agent
+from rl_lab.rl import agent, agent_state
 from rl_lab.rl.algorithms import ALGORITHMS
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.rl.train import TrainingFailed, train
@@ -247,10 +247,10 @@ def test_a_checkpoint_restores_weights_optimisers_counters_and_buffer(
     recipe = make_recipe(name, settings)
     model = agent.build(recipe)
     model.learn(300, log_interval=None)  # type: ignore[arg-type]
-    path = checkpoint.save(tmp_path, agent.resumable(model, with_replay_buffer=True))
+    path = checkpoint.save(tmp_path, agent_state.resumable(model, with_replay_buffer=True))
     restored = agent.build(recipe.model_copy(update={"seed": 9}))
-    agent.restore(restored, checkpoint.load(path))
-    again = agent.resumable(restored, with_replay_buffer=True)
+    agent_state.restore(restored, checkpoint.load(path))
+    again = agent_state.resumable(restored, with_replay_buffer=True)
     for group, tensors in checkpoint.load(path).tensors.items():
         for key, tensor in tensors.items():
             assert torch.equal(tensor, again.tensors[group][key].cpu()), (group, key)
@@ -285,9 +285,9 @@ def test_hindsight_keeps_its_episodes_apart_over_a_resume(
     recipe = make_recipe("her", {"env.id": "RLLab/ReachPoint-v0"})
     model = agent.build(recipe)
     model.learn(105, log_interval=None)  # type: ignore[arg-type]
-    path = checkpoint.save(tmp_path, agent.resumable(model, with_replay_buffer=True))
+    path = checkpoint.save(tmp_path, agent_state.resumable(model, with_replay_buffer=True))
     restored = agent.build(recipe)
-    agent.restore(restored, checkpoint.load(path))
+    agent_state.restore(restored, checkpoint.load(path))
     before, after = model.replay_buffer, restored.replay_buffer  # type: ignore[attr-defined]
     assert after.ep_length[:100].tolist() == before.ep_length[:100].tolist() == [[20]] * 100
     assert after.ep_start[:100].tolist() == before.ep_start[:100].tolist()
@@ -308,8 +308,8 @@ def test_what_came_after_the_checkpoint_is_forgotten_on_resume(
         train(run, recipe, stop)
     model = agent.build(recipe)
     model.num_timesteps = 999_999  # as if it had gone on: a better model and a damaged checkpoint
-    checkpoint.save(run.best, agent.playable(model))
-    later = checkpoint.save(run.checkpoints, agent.resumable(model, with_replay_buffer=False))
+    checkpoint.save(run.best, agent_state.playable(model))
+    later = checkpoint.save(run.checkpoints, agent_state.resumable(model, with_replay_buffer=False))
     (later / "counters.json").unlink()
     assert run_to_end(run, recipe) == "finished"
     best = run.status["best"]
@@ -350,7 +350,7 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again(
 
 
 def test_a_recipe_changed_after_training_is_named(make_recipe: MakeRecipe, tmp_path: Path) -> None:
-    path = checkpoint.save(tmp_path, agent.playable(agent.build(make_recipe("cartpole"))))
+    path = checkpoint.save(tmp_path, agent_state.playable(agent.build(make_recipe("cartpole"))))
     other = make_recipe("cartpole", {"env.id": "Acrobot-v1"})
     with pytest.raises(UserError, match=r"does not fit the run's recipe\.yaml"):
         agent.load(other, checkpoint.load(path))
@@ -416,7 +416,7 @@ def test_a_saved_agent_samples_as_it_did_in_training(
     recipe = make_recipe(name, {"env.id": "CartPole-v1", "budget.steps": 200})
     model = agent.build(recipe)
     model.learn(200, log_interval=None)  # type: ignore[arg-type]
-    path = checkpoint.save(tmp_path, agent.playable(model))
+    path = checkpoint.save(tmp_path, agent_state.playable(model))
     loaded: Any = agent.load(recipe, checkpoint.load(path))
     assert loaded.exploration_rate == model.exploration_rate > 0  # type: ignore[attr-defined]
 
