@@ -5,6 +5,10 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
+class Stopped(Exception):
+    """Raised by `StopRequest.check`: what could be saved is saved by whoever catches it."""
+
+
 class StopRequest:
     """While in this context, SIGINT, SIGTERM and SIGHUP do not end the process but set `signal`.
 
@@ -22,6 +26,11 @@ class StopRequest:
     def exit_code(self) -> int:
         """What a shell expects of a process ended by the signal: for SIGINT 130."""
         return 128 + (self.signal or 0)
+
+    def check(self) -> None:
+        """Raise Stopped if a signal has come."""
+        if self.signal is not None:
+            raise Stopped(f"asked to ({signal.Signals(self.signal).name})")
 
     def _catch(self, number: int, _: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:

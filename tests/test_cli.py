@@ -204,12 +204,13 @@ def test_from_recipe_to_video(lab: Lab, runs_directory: Path) -> None:
 
 def test_an_evaluation_uses_seeds_that_training_never_saw(lab: Lab, runs_directory: Path) -> None:
     from rl_lab.rl import seeding
+    from rl_lab.seeding import stream
 
     lab("train", "cartpole", "--name", "pole", "--budget.steps", "256", "--quiet")
     (judged,) = json.loads(lab("evaluate", "pole", "--episodes", "50", "--json").stdout)
     used = {episode["seed"] for episode in judged["episodes"]}
-    training = set(seeding.stream(0, seeding.TRAINING, 8))
-    in_training = set(seeding.stream(0, seeding.EVALUATION, 20))
+    training = set(stream(0, seeding.TRAINING, 8))
+    in_training = set(stream(0, seeding.EVALUATION, 20))
     assert len(used) == 50
     assert not used & (training | in_training)
 

@@ -66,7 +66,8 @@ def evaluate(
 def _judge(run: Run, episodes: int, which: str, deterministic: bool) -> dict[str, Any]:
     from rl_lab.rl.evaluate import evaluate as evaluate_agent
     from rl_lab.rl.saved import load_agent, recipe_of
-    from rl_lab.rl.seeding import FINAL_EVALUATION, stream
+    from rl_lab.rl.seeding import FINAL_EVALUATION
+    from rl_lab.seeding import stream
 
     recipe = recipe_of(run)
     agent, step = load_agent(run, recipe, which, sampled=not deterministic)

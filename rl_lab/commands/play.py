@@ -44,11 +44,12 @@ def play(
     from rl_lab.rl import seeding
     from rl_lab.rl.play import play as play_episodes
     from rl_lab.rl.saved import load_agent, recipe_of
+    from rl_lab.seeding import stream
 
     recipe = recipe_of(chosen)
     agent, _ = load_agent(chosen, recipe, model, sampled)
     path = chosen.videos / f"{model}-seed{seed}" if video else None
-    seeds = seeding.stream(seed, seeding.PLAY, episodes)
+    seeds = stream(seed, seeding.PLAY, episodes)
     with seeding.own_randomness(seed, agent.action_space):
         played = play_episodes(agent, recipe.env, seeds, not sampled, path)
         for number, (_, episode_return) in enumerate(played):

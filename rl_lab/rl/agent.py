@@ -20,6 +20,7 @@ from rl_lab.phases import PhaseClock
 from rl_lab.rl import agent_state, environments, hyperparameters, seeding
 from rl_lab.rl.algorithms import algorithm_class
 from rl_lab.rl.recipe import AgentRecipe
+from rl_lab.seeding import stream
 
 # NatureCNN's three convolutions need at least this many pixels a side.
 SMALLEST_CNN_IMAGE = 36
@@ -40,7 +41,7 @@ def build(
         UserError: a key of the recipe is wrong, or its parts do not fit together.
     """
     arguments = hyperparameters.resolve(recipe.algorithm, recipe.budget.steps)
-    seeds = seeding.stream(recipe.seed, seeding.TRAINING, recipe.env.number + 1, first_step)
+    seeds = stream(recipe.seed, seeding.TRAINING, recipe.env.number + 1, first_step)
     own_seed = recipe.seed if first_step == 0 else seeds[-1]
     vector = environments.make_vector(
         recipe.env, [[seed] for seed in seeds[:-1]], clock, vectorization=recipe.env.vectorization

@@ -21,6 +21,7 @@ from rl_lab.rl.environments import NonFiniteError
 from rl_lab.rl.evaluate import evaluate, summary
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.run import Run
+from rl_lab.seeding import stream
 from rl_lab.signals import StopRequest
 from rl_lab.text import short
 
@@ -129,7 +130,7 @@ class AtUpdateBoundary(BaseCallback):
         """Evaluate, keep the model if none was better, count evaluations that solve the task."""
         step = self.model.num_timesteps
         evaluation = self.recipe.evaluation
-        seeds = seeding.stream(self.recipe.seed, seeding.EVALUATION, evaluation.episodes)
+        seeds = stream(self.recipe.seed, seeding.EVALUATION, evaluation.episodes)
         with self.clock.during("evaluation"):
             episodes = evaluate(
                 self.model, self.recipe.env, seeds, evaluation.deterministic, self.recipe.seed

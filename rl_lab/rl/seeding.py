@@ -1,7 +1,7 @@
-"""Seeds. One number in the recipe; independent streams for everything that draws.
+"""What an agent's streams of seeds (`rl_lab.seeding.stream`) are for, and global generators.
 
 SB3 seeds environment i of a run with `seed + i`, so runs 0 and 1 with 8 environments share seven
-of them. `numpy.random.SeedSequence` gives streams that do not overlap.
+of them. The lab's streams do not overlap.
 """
 
 import contextlib
@@ -14,13 +14,6 @@ import torch
 
 # Which stream a seed is for; the number is part of what makes the stream its own.
 TRAINING, EVALUATION, FINAL_EVALUATION, PLAY = range(4)
-
-
-def stream(seed: int, purpose: int, count: int, part: int = 0) -> list[int]:
-    """Return `count` seeds in [0, 2**31), the same for the same seed, purpose and part."""
-    key = (purpose, part) if part else (purpose,)
-    words = np.random.SeedSequence(seed, spawn_key=key).generate_state(count)
-    return [int(word) & 0x7FFFFFFF for word in words]
 
 
 def seed_everything(seed: int) -> None:

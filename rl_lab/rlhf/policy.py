@@ -1,0 +1,194 @@
+"""A language model as a policy with a value function, and the reference it is kept near.
+
+Positions: for a prompt of P tokens and a response of T, the state before response token t is the
+model's output at position P + t - 1. So T + 1 outputs, from the prompt's last token on, give T
+next-token distributions and T + 1 values, the last that of the state after the whole response.
+"""
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from rl_lab.rlhf.sampling import Responses, Sampling, log_distribution, positions_of
+
+
+@dataclass
+class Evaluated:
+    """What a policy makes of responses. B responses of T tokens, V tokens in the vocabulary."""
+
+    distribution: Tensor
+    """(B, T, V) float32 log-probabilities; -inf where a token cannot be sampled."""
+    log_probs: Tensor
+    """(B, T) of the responses' tokens; 0 at padding."""
+    values: Tensor
+    """(B, T + 1) float32, of the state before each token and after the last."""
+
+
+class Policy(nn.Module):
+    """A causal language model and a critic."""
+
+    def __init__(self, model: PreTrainedModel, critic: "Critic", autocast: torch.dtype) -> None:
+        """Put a policy together.
+
+        Args:
+            model: a causal language model, or one with LoRA adapters (peft).
+            critic: the value function.
+            autocast: of matrix products: torch.bfloat16, or torch.float32 for none.
+        """
+        super().__init__()
+        self.model = model
+        self.critic = critic
+        self._autocast = autocast
+
+    @property
+    def device(self) -> torch.device:
+        """Where the language model is."""
+        return self.model.device
+
+    def precision(self) -> contextlib.AbstractContextManager[None]:
+        """Compute in bfloat16 inside this context, if that was asked for."""
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self._autocast == torch.bfloat16
+        )
+
+    @property
+    def tolerance(self) -> float:
+        """How far two ways of computing a log-probability may differ on average, in nats."""
+        return 5e-2 if self._autocast == torch.bfloat16 else 1e-3
+
+    def forward(self, responses: Responses, sampling: Sampling) -> Evaluated:
+        """Evaluate responses, with gradients where they are enabled."""
+        with self.precision():
+            logits, hidden = _run(self.model, responses)
+            values = self.critic(responses, hidden)
+        distribution = log_distribution(logits, sampling, responses.allowed)
+        return Evaluated(distribution, of_tokens(distribution, responses), values)
+
+    def reference_of(self, refreshed: bool = False) -> "Reference":
+        """A frozen reference: the adapters switched off, or a copy of the model as it is now.
+
+        Args:
+            refreshed: whether the policy has been trained before.
+        """
+        if hasattr(self.model, "disable_adapter"):
+            return Reference(self, None, refreshed)
+        return Reference(self, copy.deepcopy(self.model).eval().requires_grad_(False), refreshed)
+
+    def trained_tensors(self) -> dict[str, Tensor]:
+        """Parameters that training changes, by name; tied ones once."""
+        return {
+            name: parameter
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad
+        }
+
+
+class Reference:
+    """The model the policy started from (or was refreshed to). Never trained."""
+
+    def __init__(self, policy: Policy, model: PreTrainedModel | None, refreshed: bool) -> None:
+        self._policy = policy
+        self._own = model
+        self.refreshed = refreshed
+        """Whether it is a later policy than the one training started from."""
+
+    @contextlib.contextmanager
+    def model(self) -> Iterator[PreTrainedModel]:
+        """The language model, for the length of the context."""
+        if self._own is not None:
+            yield self._own
+        else:
+            with self._policy.model.disable_adapter():  # type: ignore[operator]
+                yield self._policy.model
+
+    @property
+    def own_model(self) -> PreTrainedModel | None:
+        """The copy, where there is one."""
+        return self._own
+
+    @torch.no_grad()
+    def distribution(self, responses: Responses, sampling: Sampling) -> Tensor:
+        """(B, T, V) float32 log-probabilities, with temperature and bans as the policy's.
+
+        Truncation (top-k, top-p) is the policy's own: the reference is not cut off, so that the KL
+        stays finite.
+        """
+        with self.model() as model, self._policy.precision():
+            logits, _ = _run(model, responses)
+        return log_distribution(logits, sampling)
+
+
+def _run(model: PreTrainedModel, responses: Responses) -> tuple[Tensor, Tensor]:
+    """Logits (B, T, V) before each response token, and T + 1 last hidden states (B, T + 1, H)."""
+    steps = responses.tokens.shape[1]
+    attention = torch.cat([responses.prompt_mask, responses.mask], dim=1)
+    output = model(
+        input_ids=torch.cat([responses.prompts, responses.tokens], dim=1),
+        attention_mask=attention.long(),
+        position_ids=positions_of(attention),
+        logits_to_keep=steps + 1,
+        output_hidden_states=True,
+        use_cache=False,
+    )
+    return output.logits[:, :-1], output.hidden_states[-1][:, -(steps + 1) :]
+
+
+def of_tokens(distribution: Tensor, responses: Responses) -> Tensor:
+    """Pick the responses' tokens out of next-token distributions.
+
+    Args:
+        distribution: (B, T, V) log-probabilities.
+        responses: B responses of T tokens.
+
+    Returns:
+        (B, T); 0 at padding, whatever is banned there.
+    """
+    chosen = distribution.gather(-1, responses.tokens[..., None])[..., 0]
+    return torch.where(responses.mask, chosen, 0)
+
+
+# --- critics -------------------------------------------------------------------------------------
+
+
+class Critic(nn.Module):
+    """A value function: a scalar head on hidden states, its own model's or the policy's."""
+
+    def __init__(self, hidden_size: int, trunk: PreTrainedModel | None = None) -> None:
+        """Make a critic that says about 0 at first.
+
+        Args:
+            hidden_size: of the hidden states that the head reads.
+            trunk: a transformer without language-modelling head; None: the policy's is shared.
+        """
+        super().__init__()
+        self.trunk = trunk
+        self.head = nn.Linear(hidden_size, 1)
+        nn.init.normal_(self.head.weight, std=1 / (hidden_size + 1))  # Stiennon et al., 2020
+        nn.init.zeros_(self.head.bias)
+        self.learns_trunk = True
+        """Whether a shared trunk gets the value loss's gradient."""
+
+    def forward(self, responses: Responses, hidden: Tensor) -> Tensor:
+        """Values (B, T + 1), float32.
+
+        Args:
+            responses: B responses of T tokens.
+            hidden: (B, T + 1, H), the policy's last hidden states; not used by a separate critic.
+        """
+        if self.trunk is not None:
+            attention = torch.cat([responses.prompt_mask, responses.mask], dim=1)
+            output = self.trunk(
+                input_ids=torch.cat([responses.prompts, responses.tokens], dim=1),
+                attention_mask=attention.long(),
+                position_ids=positions_of(attention),
+                use_cache=False,
+            )
+            hidden = output.last_hidden_state[:, -(responses.tokens.shape[1] + 1) :]
+        elif not self.learns_trunk:
+            hidden = hidden.detach()
+        return self.head(hidden)[..., 0].float()

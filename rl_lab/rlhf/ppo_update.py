@@ -1,0 +1,145 @@
+"""One PPO update: epochs of minibatches over a rollout, each minibatch one optimiser step."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from rl_lab.rlhf import ppo_math
+from rl_lab.rlhf.policy import Evaluated, Policy, Reference
+from rl_lab.rlhf.recipe import PPO
+from rl_lab.rlhf.rollout import Rollout, SamplerMismatchError
+from rl_lab.rlhf.sampling import Responses, Sampling
+
+MixLoss = Callable[[Policy, int], Tensor]
+"""(policy, number of the optimiser step within the update) -> language-modelling loss."""
+
+
+def optimize(
+    ppo: PPO,
+    policy: Policy,
+    reference: Reference,
+    optimizer: torch.optim.Optimizer,
+    rollout: Rollout,
+    advantages: Tensor,
+    returns: Tensor,
+    sampling: Sampling,
+    kl_coefficient: float,
+    critic_only: bool = False,
+    mix_loss: MixLoss | None = None,
+) -> dict[str, float]:
+    """Learn from a rollout; the order of its rows follows from torch's global generator.
+
+    Args:
+        ppo: epochs, minibatch, micro_batch, clipping, coefficients.
+        policy: changed in place.
+        reference: asked where the exact KL is in the loss.
+        optimizer: of the policy's trained parameters.
+        rollout: B responses of T tokens.
+        advantages: (B, T).
+        returns: (B, T).
+        sampling: how the responses were drawn.
+        kl_coefficient: of the KL in the loss.
+        critic_only: leave everything but the critic as it is (critic warm-up).
+        mix_loss: language modelling beside PPO; None: none.
+
+    Returns:
+        Losses and diagnostics, averaged over the tokens learned from.
+
+    Raises:
+        SamplerMismatchError: before the first step a ratio is not 1.
+        FloatingPointError: a gradient is NaN or infinite; the step was not made.
+    """
+    responses = rollout.responses
+    policy.critic.learns_trunk = not critic_only
+    sums: dict[str, float] = defaultdict(float)
+    steps, tokens_seen = 0, 0
+    for rows in minibatches(len(responses), ppo.minibatch, ppo.epochs, responses.tokens.device):
+        tokens = int(responses.mask[rows].sum())
+        drift = 0.0
+        optimizer.zero_grad()
+        for part in rows.split(ppo.micro_batch):
+            some = responses.select(part)
+            mask, length = some.mask, some.tokens.shape[1]
+            old = rollout.log_probs[part, :length]
+            evaluated = policy(some, sampling)
+
+            loss_policy, clipped = ppo_math.policy_loss(
+                evaluated.log_probs, old, advantages[part, :length], mask, tokens,
+                ppo.clip, ppo.clip_high or ppo.clip, ppo.dual_clip,
+            )  # fmt: skip
+            loss_value = ppo_math.value_loss(
+                evaluated.values[:, :-1], rollout.values[part, :length],
+                returns[part, :length], mask, tokens, ppo.critic.clip,
+            )  # fmt: skip
+            entropy = torch.where(mask, ppo_math.entropy(evaluated.distribution), 0).sum() / tokens
+            loss = ppo.critic.coefficient * loss_value
+            if not critic_only:
+                loss = loss + loss_policy - ppo.entropy_coefficient * entropy
+                if ppo.kl.place == "loss":
+                    of_reference = rollout.reference_log_probs[part, :length]
+                    kl = _kl_for_loss(ppo.kl.estimator, evaluated, of_reference, some, reference,
+                                      sampling)  # fmt: skip
+                    loss = loss + kl_coefficient * torch.where(mask, kl, 0).sum() / tokens
+            loss.backward()
+
+            with torch.no_grad():
+                if steps == 0:
+                    _assert_first_ratio(evaluated.log_probs, old, mask, policy.tolerance)
+                k3 = ppo_math.kl_estimate(old, evaluated.log_probs, "k3")
+                drift += torch.where(mask, k3, 0).sum().item() / tokens
+                sums["train/policy_loss"] += loss_policy.item() * tokens
+                sums["train/value_loss"] += loss_value.item() * tokens
+                sums["train/entropy"] += entropy.item() * tokens
+                sums["train/clip_fraction"] += clipped.sum().item()
+        if mix_loss is not None and not critic_only:
+            mix = mix_loss(policy, steps)
+            mix.backward()
+            sums["train/mix_loss"] += mix.item() * tokens
+
+        norm = torch.nn.utils.clip_grad_norm_(policy.trained_tensors().values(), ppo.max_grad_norm)
+        if not norm.isfinite():
+            raise FloatingPointError(
+                "NaN or infinity in the loss or its gradient; the step was not made"
+            )
+        optimizer.step()
+        steps += 1
+        tokens_seen += tokens
+        sums["train/approx_kl"] += drift * tokens
+        sums["train/grad_norm"] += norm.item() * tokens
+        if ppo.kl.stop_update is not None and drift > ppo.kl.stop_update:
+            break
+    averages = {name: value / tokens_seen for name, value in sums.items()}
+    return averages | {"train/optimizer_steps": steps}
+
+
+def minibatches(count: int, size: int, epochs: int, device: torch.device) -> Iterator[Tensor]:
+    """Yield (size,) row indices: every row once an epoch, in a new order each."""
+    for _ in range(epochs):
+        yield from torch.randperm(count).to(device).split(size)
+
+
+def _kl_for_loss(
+    estimator: str,
+    evaluated: Evaluated,
+    reference_log_probs: Tensor,
+    responses: Responses,
+    reference: Reference,
+    sampling: Sampling,
+) -> Tensor:
+    """(B, T) KL to the reference, with gradient."""
+    if estimator == "exact":
+        of_reference = reference.distribution(responses, sampling)
+        return ppo_math.exact_kl(evaluated.distribution, of_reference)
+    return ppo_math.kl_estimate(evaluated.log_probs, reference_log_probs, estimator)
+
+
+def _assert_first_ratio(log_probs: Tensor, old: Tensor, mask: Tensor, tolerance: float) -> None:
+    """Before the first step the policy is the one that sampled: every ratio is 1."""
+    distance = ppo_math.masked_mean((log_probs - old).abs(), mask).item()
+    if not distance <= tolerance:
+        raise SamplerMismatchError(
+            f"before the first step of an update the policy's ratio to itself is off by "
+            f"{distance:.2g} nats a token on average (at most {tolerance:g} is rounding)"
+        )

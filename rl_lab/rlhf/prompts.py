@@ -1,0 +1,129 @@
+"""Prompts: plain text or chat, tokenised once; and responses turned back into text."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from rl_lab.errors import UserError
+from rl_lab.rlhf.jsonl import read_jsonl
+
+Messages = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a response is asked for."""
+
+    source: str | Messages
+    """As it was given: text to be continued, or a conversation to be answered."""
+    ids: list[int]
+    """As the language model reads it."""
+
+    @property
+    def text(self) -> str:
+        """For people, and for judges of plain text: of a conversation, its last message."""
+        return self.source if isinstance(self.source, str) else str(self.source[-1]["content"])
+
+
+def tokenize_prompt(source: str | Messages, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Tokenise one prompt: a conversation by the chat template, text as the tokenizer does.
+
+    Raises:
+        UserError: a conversation, and the tokenizer has no chat template.
+    """
+    if isinstance(source, str):
+        ids = list(tokenizer(source).input_ids)
+        # Some tokenizers close every text with an end token; a prompt is to be continued.
+        if ids and ids[-1] == tokenizer.eos_token_id != tokenizer.bos_token_id:
+            ids = ids[:-1]
+        return ids
+    if tokenizer.chat_template is None:
+        raise UserError(
+            "the prompts are conversations, but the tokenizer has no chat template; give plain "
+            "text prompts, or a policy with a chat template"
+        )
+    encoded = tokenizer.apply_chat_template(
+        source, add_generation_prompt=True, tokenize=True, return_dict=False
+    )
+    return list(encoded)  # type: ignore[arg-type]
+
+
+def read_prompts(
+    path: Path, tokenizer: PreTrainedTokenizerBase, longest: int, refuse: bool
+) -> tuple[list[Prompt], int]:
+    """Read a `prompts-*.jsonl` of the data stage.
+
+    Args:
+        path: rows of {"prompt": text or messages}.
+        tokenizer: the policy's.
+        longest: tokens a prompt may have, so that prompt and response fit the context.
+        refuse: whether one that is too long, or empty, is an error; else it is dropped.
+
+    Returns:
+        The prompts, and how many were dropped.
+
+    Raises:
+        UserError: a prompt that cannot be used, and `refuse`; or none is left.
+    """
+    prompts, dropped = [], 0
+    for line, row in enumerate(read_jsonl(path), start=1):
+        ids = tokenize_prompt(row["prompt"], tokenizer)
+        if 1 <= len(ids) <= longest:
+            prompts.append(Prompt(row["prompt"], ids))
+            continue
+        fault = f"has {len(ids)} tokens, where the context leaves 1 to {longest}"
+        if refuse:
+            raise UserError(
+                f"{path.name}, line {line}: the prompt {fault}; shorten it, or lower "
+                "ppo.sampling.max_new_tokens, or set data.bad_rows to drop"
+            )
+        dropped += 1
+    if not prompts:
+        raise UserError(f"{path.name} has no prompt of 1 to {longest} tokens ({dropped} dropped)")
+    return prompts, dropped
+
+
+def batch_of(prompts: Sequence[Prompt], size: int, index: int, seed: int) -> list[Prompt]:
+    """Return batch `index` of endless passes over the prompts, each pass shuffled anew.
+
+    A function of its arguments alone: batch 7 is the same whether or not batch 6 was asked for.
+
+    Args:
+        prompts: at least one.
+        size: prompts a batch.
+        index: from 0.
+        seed: what the order follows from.
+    """
+    chosen: list[Prompt] = []
+    start = index * size
+    while len(chosen) < size:
+        epoch, offset = divmod(start + len(chosen), len(prompts))
+        order = np.random.default_rng([seed, epoch]).permutation(len(prompts))
+        chosen += [prompts[i] for i in order[offset : offset + size - len(chosen)]]
+    return chosen
+
+
+def completion_texts(
+    prompts: Sequence[Prompt],
+    responses: Sequence[list[int]],
+    tokenizer: PreTrainedTokenizerBase,
+) -> list[str]:
+    """Turn response tokens into text that continues the prompt, special tokens left out.
+
+    A tokenizer may join tokens with spaces or drop them before a comma, so a response alone does
+    not tell how it begins: prompt and response are decoded together, and the prompt is cut off.
+    """
+    heads = tokenizer.batch_decode([prompt.ids for prompt in prompts], skip_special_tokens=True)
+    wholes = tokenizer.batch_decode(
+        [[*prompt.ids, *response] for prompt, response in zip(prompts, responses, strict=True)],
+        skip_special_tokens=True,
+    )
+    alone = tokenizer.batch_decode(list(responses), skip_special_tokens=True)
+    return [
+        whole.removeprefix(head) if whole.startswith(head) else by_itself
+        for head, whole, by_itself in zip(heads, wholes, alone, strict=True)
+    ]

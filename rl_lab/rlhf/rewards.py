@@ -1,0 +1,215 @@
+"""The reward of a response: a weighted sum of named terms, each logged.
+
+A term is a reward model, an ensemble of them or a Python function. It gives one score a
+completion, or one a token.
+"""
+
+import importlib.util
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from reward_models import REWARD_MODELS, ensemble
+from rl_lab.errors import UserError, nearest
+from rl_lab.rlhf.prompts import Prompt
+from rl_lab.rlhf.recipe import RewardTerm
+
+Function = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term, ready to be asked."""
+
+    score: Function
+    """(prompts, completions) -> B scores; per token: (prompts, completions, tokens) -> B lists."""
+    weight: float = 1.0
+    per_token: bool = False
+
+
+@dataclass
+class Scored:
+    """What a batch of B responses earned."""
+
+    total: Tensor
+    """(B,) weighted sum of the terms, those of tokens summed over the response."""
+    of_tokens: Tensor
+    """(B, T) weighted sum of the per-token terms alone, each where it was earned."""
+    terms: dict[str, Tensor]
+    """(B,) of each term, before its weight."""
+
+    @property
+    def at_end(self) -> Tensor:
+        """(B,) what falls due at the last token: the total less what tokens earned themselves."""
+        return self.total - self.of_tokens.sum(1)
+
+
+class Rewards:
+    """Every term of the reward."""
+
+    def __init__(self, terms: Mapping[str, Term]) -> None:
+        self.terms = dict(terms)
+
+    def __call__(
+        self, prompts: Sequence[Prompt], completions: Sequence[str], tokens: Sequence[Sequence[str]]
+    ) -> Scored:
+        """Score completions.
+
+        Args:
+            prompts: B.
+            completions: B texts.
+            tokens: the B responses' tokens, as the tokenizer spells them, end token included.
+
+        Raises:
+            UserError: a function gives too few scores, or one that is no finite number.
+        """
+        sources = [prompt.source for prompt in prompts]
+        width = max(map(len, tokens), default=0)
+        total = torch.zeros(len(prompts))
+        of_tokens = torch.zeros(len(prompts), width)
+        terms = {}
+        for name, term in self.terms.items():
+            if term.per_token:
+                lists = term.score(sources, list(completions), [list(row) for row in tokens])
+                wanted = [len(row) for row in tokens]
+                if [len(row) for row in lists] != wanted:
+                    raise UserError(f"reward {name!r}: needs one score for each token")
+                scores = torch.tensor(
+                    [[*map(float, row), *[0.0] * (width - len(row))] for row in lists]
+                ).reshape(len(prompts), width)
+                of_tokens += term.weight * scores
+                scores = scores.sum(1)
+            else:
+                scores = torch.as_tensor(
+                    term.score(sources, list(completions)), dtype=torch.float32
+                ).cpu()
+                if scores.shape != total.shape:
+                    raise UserError(
+                        f"reward {name!r}: gave scores of shape {tuple(scores.shape)} for "
+                        f"{len(prompts)} completions"
+                    )
+            if not scores.isfinite().all():
+                row = int((~scores.isfinite()).nonzero()[0])
+                raise UserError(
+                    f"reward {name!r}: the score of completion {completions[row]!r} is "
+                    f"{scores[row].item()}; it should be a finite number"
+                )
+            terms[name] = scores
+            total += term.weight * scores
+        return Scored(total, of_tokens, terms)
+
+
+# --- from a recipe -------------------------------------------------------------------------------
+
+
+def build(terms: Mapping[str, RewardTerm], reward_stage: Path | None, device: str) -> Rewards:
+    """Load every term of a recipe.
+
+    Args:
+        terms: by name.
+        reward_stage: the `reward` stage's directory, if there is one.
+        device: where models live.
+
+    Raises:
+        UserError: a model or function that is not there or cannot be used.
+    """
+    built = {}
+    for name, term in terms.items():
+        if term.function is not None:
+            score = function_of(term.function, f"ppo.rewards.{name}.function")
+        else:
+            source = str(reward_stage) if term.model == "reward" else str(term.model)
+            members = load_members(source, f"ppo.rewards.{name}.model", device)
+            joins: dict[str, Callable[[Tensor], Tensor]] = {
+                "mean": ensemble.mean,
+                "minimum": ensemble.minimum,
+                "mean_less_variance": partial(
+                    ensemble.mean_less_variance, weight=term.variance_weight
+                ),
+            }
+            score = ensemble.Ensemble(members, joins[term.combine])
+        built[name] = Term(score, term.weight, term.per_token)
+    return Rewards(built)
+
+
+def load_members(source: str, key: str, device: str) -> list[Function]:
+    """Load one reward model, or each member of a `reward` stage's directory.
+
+    Raises:
+        UserError: it is no sequence classifier with one label.
+    """
+    from reward_models.text import TextRewardModel
+
+    directory = Path(source) / "members"
+    sources = sorted(map(str, directory.iterdir())) if directory.is_dir() else [source]
+    try:
+        return [TextRewardModel(member, device) for member in sources]
+    except (ValueError, OSError) as error:
+        raise UserError(f"{key}: {' '.join(str(error).split())}") from None
+
+
+def function_of(name: str, key: str) -> Function:
+    """Find a rule by name, or a function in a Python file, which is run.
+
+    Raises:
+        UserError: there is no such rule, file or function.
+    """
+    if name in REWARD_MODELS:
+        return REWARD_MODELS[name]
+    file, colon, attribute = name.rpartition(":")
+    if not colon or not file.endswith(".py"):
+        hint = nearest(name, REWARD_MODELS) or f" ({', '.join(REWARD_MODELS)})"
+        raise UserError(f"{key} = {name!r}: neither a rule{hint} nor FILE.py:NAME")
+    if not Path(file).is_file():
+        raise UserError(f"{key} = {name!r}: there is no file {file!r}")
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    function = getattr(module, attribute, None)
+    if not callable(function):
+        raise UserError(f"{key} = {name!r}: {file} has no function {attribute!r}")
+    return function
+
+
+# --- moments -------------------------------------------------------------------------------------
+
+
+class RunningMoments:
+    """Mean and standard deviation of all numbers so far (Chan et al., 1983)."""
+
+    def __init__(self, count: float = 0.0, mean: float = 0.0, squares: float = 0.0) -> None:
+        """Go on from earlier numbers.
+
+        Args:
+            count: how many there were.
+            mean: their mean.
+            squares: the sum of their squared distances from it.
+        """
+        self.count, self.mean, self.squares = count, mean, squares
+
+    def add(self, numbers: Tensor) -> None:
+        """Take in a batch, at least one number."""
+        values = numbers.double()
+        count, mean = values.numel(), values.mean().item()
+        difference, together = mean - self.mean, self.count + count
+        self.squares += ((values - mean) ** 2).sum().item()
+        self.squares += difference**2 * self.count * count / together
+        self.mean += difference * count / together
+        self.count = together
+
+    @property
+    def std(self) -> float:
+        """Population standard deviation; 1 before there are two different numbers."""
+        return math.sqrt(self.squares / self.count) if self.squares > 0 else 1.0
+
+    def state(self) -> dict[str, float]:
+        """What the constructor takes."""
+        return {"count": self.count, "mean": self.mean, "squares": self.squares}

@@ -1,0 +1,112 @@
+"""A rollout: responses sampled from the policy, scored, and compared with the reference."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from rl_lab.phases import PhaseClock
+from rl_lab.rlhf import ppo_math
+from rl_lab.rlhf.policy import Policy, Reference, of_tokens
+from rl_lab.rlhf.prompts import Prompt, completion_texts
+from rl_lab.rlhf.rewards import Rewards, Scored
+from rl_lab.rlhf.sampling import Responses, Sampling, sample
+
+
+class SamplerMismatchError(RuntimeError):
+    """Sampler and trainer disagree about the same policy: training would optimise another one."""
+
+
+@dataclass
+class Rollout:
+    """B responses of T tokens, and all that is known of them before any update."""
+
+    prompts: list[Prompt]
+    completions: list[str]
+    responses: Responses
+    scored: Scored
+    log_probs: Tensor
+    """(B, T), the trainer's, of the policy that sampled."""
+    reference_log_probs: Tensor
+    """(B, T), under the reference."""
+    exact_kl: Tensor
+    """(B, T), of next-token distributions, policy to reference; 0 at padding."""
+    values: Tensor
+    """(B, T + 1), of the state before each token and after the last."""
+    mismatch: float
+    """Mean distance of the sampler's log-probabilities from the trainer's, in nats a token."""
+
+
+@torch.no_grad()
+def collect(
+    policy: Policy,
+    reference: Reference,
+    prompts: Sequence[Prompt],
+    rewards: Rewards,
+    tokenizer: PreTrainedTokenizerBase,
+    sampling: Sampling,
+    generator: torch.Generator,
+    micro_batch: int,
+    clock: PhaseClock,
+) -> Rollout:
+    """Sample a response to each prompt, score it, and evaluate it under policy and reference.
+
+    Args:
+        policy: in evaluation mode (no dropout): what samples is what is evaluated.
+        reference: what it is kept near.
+        prompts: B.
+        rewards: asked once, with all completions.
+        tokenizer: the policy's.
+        sampling: how responses are drawn.
+        generator: on the policy's device.
+        micro_batch: responses evaluated at once.
+        clock: charged with the phases `generation` and `scoring`.
+
+    Raises:
+        SamplerMismatchError: the trainer's log-probabilities are not the sampler's.
+    """
+    with clock.during("generation"):
+        pad_id = tokenizer.pad_token_id
+        with policy.precision():
+            responses = sample(
+                policy.model, [prompt.ids for prompt in prompts], sampling, pad_id, generator
+            )
+    with clock.during("scoring"):
+        ids = [
+            row[mask].tolist() for row, mask in zip(responses.tokens, responses.mask, strict=True)
+        ]
+        completions = completion_texts(prompts, ids, tokenizer)
+        tokens = [tokenizer.convert_ids_to_tokens(row) for row in ids]
+        scored = rewards(prompts, completions, tokens)
+
+        parts = []
+        for rows in torch.arange(len(responses), device=responses.tokens.device).split(micro_batch):
+            some = responses.select(rows, whole=True)
+            evaluated = policy(some, sampling)
+            of_reference = reference.distribution(some, sampling)
+            kl = ppo_math.exact_kl(evaluated.distribution, of_reference)
+            parts.append(
+                (
+                    evaluated.log_probs,
+                    of_tokens(of_reference, some),
+                    torch.where(some.mask, kl, 0),
+                    evaluated.values,
+                )
+            )
+        log_probs, reference_log_probs, exact_kl, values = map(torch.cat, zip(*parts, strict=True))
+
+    distance = (log_probs - responses.log_probs).abs()
+    mismatch = ppo_math.masked_mean(distance, responses.mask).item()
+    if not mismatch <= policy.tolerance:
+        raise SamplerMismatchError(
+            f"the trainer's log-probabilities differ from the sampler's by {mismatch:.2g} nats a "
+            f"token on average (at most {policy.tolerance:g} is rounding): with this model, "
+            "padding or cached attention changes what is computed, and PPO would train on wrong "
+            "ratios"
+        )
+    return Rollout(
+        list(prompts), completions, responses, scored,
+        log_probs, reference_log_probs, exact_kl, values, mismatch,
+    )  # fmt: skip

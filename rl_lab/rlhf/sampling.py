@@ -1,0 +1,206 @@
+"""Next-token distributions as they are sampled from, and sampling responses from them.
+
+What is optimised must be what is sampled. So the policy *is* the distribution after temperature,
+banned tokens and truncation, here and when its log-probabilities are computed again in training.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn."""
+
+    max_new_tokens: int
+    """Tokens after which a response is cut off."""
+    stop_ids: tuple[int, ...]
+    """Tokens that end a response; the one that did belongs to it."""
+    banned_ids: tuple[int, ...] = ()
+    """Tokens never sampled, such as unknown and padding."""
+    temperature: float = 1.0
+    """Logits are divided by it; above 0."""
+    top_k: int | None = None
+    """Only the k likeliest tokens; None: all."""
+    top_p: float | None = None
+    """Only the fewest tokens that together have this probability, in (0, 1]; None: all."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether some tokens are cut off the distribution, depending on the policy itself."""
+        return self.top_k is not None or self.top_p is not None
+
+
+def log_distribution(logits: Tensor, sampling: Sampling, allowed: Tensor | None = None) -> Tensor:
+    """Normalised log-probabilities after temperature, bans and, if given, truncation.
+
+    Args:
+        logits: (..., V), of any float type.
+        sampling: temperature and banned tokens are used.
+        allowed: (..., V) bool, what truncation left when the response was sampled. It is passed
+            in, not worked out again: a policy that has moved since would cut off other tokens.
+
+    Returns:
+        (..., V) float32; -inf where a token cannot be sampled.
+    """
+    logits = logits.float() / sampling.temperature
+    if sampling.banned_ids:
+        banned = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
+        banned[list(sampling.banned_ids)] = True
+        logits = logits.masked_fill(banned, -math.inf)
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, -math.inf)
+    return logits.log_softmax(-1)
+
+
+def truncation(log_probs: Tensor, sampling: Sampling) -> Tensor:
+    """Work out which tokens top-k and top-p leave; ties at the border of top-k all stay.
+
+    Args:
+        log_probs: (B, V), normalised.
+        sampling: top_k and top_p are used; top-p looks at what top-k left, not renormalised.
+
+    Returns:
+        (B, V) bool, at least one True a row.
+    """
+    allowed = log_probs > -math.inf
+    if sampling.top_k is not None and sampling.top_k < log_probs.shape[-1]:
+        border = log_probs.topk(sampling.top_k, dim=-1).values[..., -1:]
+        allowed &= log_probs >= border
+    if sampling.top_p is not None:
+        ordered, order = log_probs.exp().sort(dim=-1, descending=True)
+        before = ordered.cumsum(-1) - ordered  # probability of all likelier tokens
+        allowed &= torch.zeros_like(allowed).scatter(-1, order, before < sampling.top_p)
+    return allowed
+
+
+@dataclass
+class Responses:
+    """Prompts and what was sampled after them. B responses of at most T tokens."""
+
+    prompts: Tensor
+    """(B, P) token ids, left-padded."""
+    prompt_mask: Tensor
+    """(B, P) bool, True at real tokens."""
+    tokens: Tensor
+    """(B, T) token ids, right-padded; what is sampled is what is trained on, never re-tokenised."""
+    mask: Tensor
+    """(B, T) bool, True at real tokens, the end token included."""
+    log_probs: Tensor
+    """(B, T) of the sampled tokens under the distribution they were drawn from; 0 at padding."""
+    terminated: Tensor
+    """(B,) bool: it ended by an end token; False: it was cut off at the limit."""
+    allowed: Tensor | None
+    """(B, T, V) bool, what truncation left at each step; None without top-k and top-p."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def select(self, rows: Tensor, whole: bool = False) -> "Responses":
+        """Some of the responses, cut to the longest prompt and response among them.
+
+        Args:
+            rows: (b,) indices.
+            whole: keep all T tokens of every response.
+        """
+        mask = self.mask[rows]
+        length = mask.shape[1] if whole else int(mask.sum(1).max())
+        width = int(self.prompt_mask[rows].sum(1).max())
+        return Responses(
+            self.prompts[rows, -width:], self.prompt_mask[rows, -width:],
+            self.tokens[rows, :length], mask[:, :length], self.log_probs[rows, :length],
+            self.terminated[rows], None if self.allowed is None else self.allowed[rows, :length],
+        )  # fmt: skip
+
+
+def left_pad(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Stack sequences, flush right.
+
+    Returns:
+        (B, P) token ids, and (B, P) bool, True at real tokens.
+    """
+    width = max(map(len, sequences))
+    ids = torch.full((len(sequences), width), pad_id)
+    mask = torch.zeros((len(sequences), width), dtype=torch.bool)
+    for row, sequence in enumerate(sequences):
+        ids[row, width - len(sequence) :] = torch.tensor(sequence)
+        mask[row, width - len(sequence) :] = True
+    return ids, mask
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    pad_id: int,
+    generator: torch.Generator,
+) -> Responses:
+    """Sample one response to each prompt.
+
+    Args:
+        model: a causal language model, in evaluation mode.
+        prompts: B non-empty lists of token ids.
+        sampling: how.
+        pad_id: fills what is not used; may be a stop token too.
+        generator: on the model's device; the only source of randomness.
+
+    Returns:
+        The responses, on the model's device.
+    """
+    device = model.device
+    ids, prompt_mask = (tensor.to(device) for tensor in left_pad(prompts, pad_id))
+    stops = torch.tensor(sampling.stop_ids, device=device)
+    attention = prompt_mask
+    positions = positions_of(attention)
+    cache = DynamicCache(config=model.config)
+    going = torch.ones(len(ids), dtype=torch.bool, device=device)
+    tokens, masks, log_probs, allowances = [], [], [], []
+    step_ids = ids
+    for _ in range(sampling.max_new_tokens):
+        logits = model(
+            input_ids=step_ids, attention_mask=attention.long(), position_ids=positions,
+            past_key_values=cache, use_cache=True, logits_to_keep=1,
+        ).logits[:, -1]  # fmt: skip
+        distribution = log_distribution(logits, sampling)
+        if sampling.truncated:
+            allowed = truncation(distribution, sampling)
+            allowances.append(allowed)
+            distribution = log_distribution(logits, sampling, allowed)
+        drawn = torch.multinomial(distribution.exp(), 1, generator=generator)
+        log_probs.append(torch.where(going, distribution.gather(1, drawn)[:, 0], 0))
+        chosen = torch.where(going, drawn[:, 0], pad_id)
+        tokens.append(chosen)
+        masks.append(going)
+        attention = torch.cat([attention, going[:, None]], dim=1)
+        going = going & ~torch.isin(chosen, stops)
+        if not going.any():
+            break
+        step_ids = chosen[:, None]
+        positions = positions[:, -1:] + 1
+    return Responses(
+        prompts=ids,
+        prompt_mask=prompt_mask,
+        tokens=torch.stack(tokens, dim=1),
+        mask=torch.stack(masks, dim=1),
+        log_probs=torch.stack(log_probs, dim=1),
+        terminated=~going,
+        allowed=torch.stack(allowances, dim=1) if allowances else None,
+    )
+
+
+def positions_of(attention: Tensor) -> Tensor:
+    """Position of each token counted from the first real one; 0 at the padding before it.
+
+    Args:
+        attention: (B, L) bool.
+
+    Returns:
+        (B, L) of int64.
+    """
+    return (attention.long().cumsum(1) - 1).clamp(min=0)

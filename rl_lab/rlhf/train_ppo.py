@@ -1,0 +1,268 @@
+"""PPO for language models, top to bottom in `train_ppo`.
+
+The steps are those of Ziegler et al. (2019) and Stiennon et al. (2020), with the details of Huang
+et al., "The N implementation details of RLHF with PPO" (2023). The maths is in `ppo_math`.
+
+Everything random in update u follows from (seed, u), so an update is the same whether or not the
+process was ended and resumed before it.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from rl_lab.metrics import MetricLog
+from rl_lab.phases import PhaseClock
+from rl_lab.rlhf import ppo_math, ppo_state
+from rl_lab.rlhf.looks import Judges, Look, texts_of
+from rl_lab.rlhf.policy import Policy, Reference
+from rl_lab.rlhf.ppo_update import MixLoss, optimize
+from rl_lab.rlhf.prompts import Prompt, batch_of
+from rl_lab.rlhf.recipe import KL, PPO, Scores
+from rl_lab.rlhf.rewards import Rewards, RunningMoments
+from rl_lab.rlhf.rollout import Rollout, collect
+from rl_lab.rlhf.sampling import Sampling
+from rl_lab.run import Run
+from rl_lab.seeding import stream
+from rl_lab.signals import StopRequest
+
+PROMPTS, SAMPLES, ORDER = range(3)
+"""What an update's streams of random numbers are for."""
+
+
+@dataclass
+class Progress:
+    """What an update leaves to the next, besides weights and optimiser."""
+
+    update: int = 0
+    """Updates done."""
+    coefficient: float = 0.0
+    """KL coefficient in use."""
+    moments: RunningMoments = field(default_factory=RunningMoments)
+    """Of all scores so far."""
+    best: dict[str, float] | None = None
+    """The best look: `return` (its objective) and `step`."""
+
+
+def train_ppo(
+    ppo: PPO,
+    policy: Policy,
+    prompts: Sequence[Prompt],
+    rewards: Rewards,
+    tokenizer: PreTrainedTokenizerBase,
+    sampling: Sampling,
+    look: Look,
+    run: Run,
+    log: MetricLog,
+    stop: StopRequest,
+    *,
+    seed: int,
+    mix_loss: Callable[[int], MixLoss] | None = None,
+) -> None:
+    """Optimise a policy against rewards; the policy ends as the best look found it.
+
+    Args:
+        ppo: the hyperparameters.
+        policy: changed in place; in evaluation mode throughout (no dropout, so that the first
+            ratio is 1).
+        prompts: what responses are sampled to.
+        rewards: what they earn.
+        tokenizer: the policy's.
+        sampling: how they are drawn.
+        look: judges the policy on held-out prompts.
+        run: its checkpoints are gone on from, and written.
+        log: gets a line an update.
+        stop: asked before each update.
+        seed: everything random follows from it.
+        mix_loss: an update's number -> its language-modelling loss (PPO-ptx); None: none.
+
+    Raises:
+        SamplerMismatchError: log-probabilities in training are not those of sampling.
+        FloatingPointError: a gradient that is NaN or infinite; it was not applied.
+        Stopped: asked to stop; the state is saved.
+    """
+    policy.eval()
+    reference = policy.reference_of()
+    optimizer = _optimizer(policy, ppo)
+    progress = Progress(coefficient=ppo.kl.coefficient)
+    ppo_state.restore(run, log, policy, reference, optimizer, progress)
+    run.start(ppo.updates, progress.update, progress.best)
+    run.update_status(unit="updates")
+    clock = PhaseClock("update")
+    if progress.update == 0:
+        _look(look, policy, reference, progress, ppo.kl, run, log, clock)
+
+    for update in range(progress.update, ppo.updates):
+        if stop.signal is not None:
+            ppo_state.save(run, policy, reference, optimizer, progress)
+            stop.check()
+        torch.manual_seed(stream(seed, ORDER, 1, update + 1)[0])
+        generator = torch.Generator(policy.device)
+        generator.manual_seed(stream(seed, SAMPLES, 1, update + 1)[0])
+
+        # 1. Prompts, a response sampled to each, its reward, log-probabilities and values.
+        batch = batch_of(prompts, ppo.rollouts, update, stream(seed, PROMPTS, 1)[0])
+        rollout = collect(
+            policy, reference, batch, rewards, tokenizer, sampling, generator, ppo.micro_batch,
+            clock,
+        )  # fmt: skip
+
+        # 2. The reward of each token: what it earned, the score at the end, the KL penalty.
+        scores, bootstrap = _scores(rollout, ppo.scores, progress.moments)
+        token_rewards = _token_rewards(rollout, scores, ppo.kl, progress.coefficient)
+
+        # 3. Advantages and returns.
+        mask = rollout.responses.mask
+        advantages, returns = ppo_math.generalized_advantages(
+            token_rewards, rollout.values, mask, bootstrap, ppo.gamma, ppo.gae_lambda
+        )
+        if ppo.whiten_advantages:
+            advantages = ppo_math.masked_whiten(advantages, mask)
+
+        # 4. Epochs of minibatches, each one optimiser step.
+        share = learning_rate(ppo, update)
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * share
+        with clock.during("update"):
+            numbers = optimize(
+                ppo, policy, reference, optimizer, rollout, advantages, returns, sampling,
+                progress.coefficient, update < ppo.critic.warmup_updates,
+                mix_loss and mix_loss(update),
+            )  # fmt: skip
+
+        # 5. The coefficient follows the KL; the reference may follow the policy.
+        numbers |= _describe(rollout, scores, returns, look.judges)
+        numbers["kl/coefficient"] = progress.coefficient
+        numbers["train/learning_rate"] = ppo.learning_rate * share
+        if ppo.kl.target is not None:
+            progress.coefficient = ppo_math.adapted_coefficient(
+                progress.coefficient, numbers["kl/exact"], ppo.kl.target, ppo.kl.adaptation
+            )
+        progress.update = update + 1
+        if ppo.refresh_reference and progress.update % ppo.refresh_reference == 0:
+            reference = policy.reference_of(refreshed=True)
+            log.event(progress.update, "reference", "refreshed: it is the policy of now")
+
+        # 6. A line in the log; now and then a look at held-out prompts, and a snapshot.
+        phases = {f"phase/{name}": seconds for name, seconds in clock.totals().items()}
+        log.log(progress.update, numbers | phases)
+        last = progress.update == ppo.updates
+        if progress.update % ppo.looks.every == 0 or last:
+            _look(look, policy, reference, progress, ppo.kl, run, log, clock)
+        if progress.update % ppo.checkpoint_every == 0 or last:
+            ppo_state.save(run, policy, reference, optimizer, progress)
+        run.update_status(step=progress.update, best=progress.best)
+
+    ppo_state.load_best(run, policy)
+
+
+def learning_rate(ppo: PPO, update: int) -> float:
+    """Share of the peak learning rate in an update, counted from 0."""
+    if update < ppo.warmup_updates:
+        return (update + 1) / ppo.warmup_updates
+    done = (update - ppo.warmup_updates) / max(ppo.updates - ppo.warmup_updates, 1)
+    match ppo.schedule:
+        case "linear":
+            return 1 - done
+        case "cosine":
+            return 0.5 * (1 + math.cos(math.pi * done))
+        case _:
+            return 1.0
+
+
+def _optimizer(policy: Policy, ppo: PPO) -> torch.optim.Optimizer:
+    """AdamW over what is trained; the critic's own weights may have a rate of their own."""
+    critic = {id(parameter) for parameter in policy.critic.parameters()}
+    trained = list(policy.trained_tensors().values())
+    groups = [
+        {"params": [p for p in trained if (id(p) in critic) == own], "peak": peak}
+        for own, peak in (
+            (False, ppo.learning_rate),
+            (True, ppo.critic.learning_rate or ppo.learning_rate),
+        )
+    ]
+    return torch.optim.AdamW(groups, lr=ppo.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+
+
+def _scores(rollout: Rollout, settings: Scores, moments: RunningMoments) -> tuple[Tensor, Tensor]:
+    """Turn what responses earned into the score at their end.
+
+    Returns:
+        (B,) scores, and (B,) bool: whose cut end is worth the value of the state there.
+    """
+    responses = rollout.responses
+    scores = rollout.scored.at_end
+    if settings.normalize:
+        moments.add(scores)
+        scores = (scores - moments.mean) / moments.std
+    if settings.clip is not None:
+        scores = scores.clamp(-settings.clip, settings.clip)
+    scores = scores.to(responses.tokens.device)
+    cut_off = ~responses.terminated
+    bootstrap = cut_off & (settings.cut_off == "bootstrap")
+    scores = torch.where(bootstrap, 0, scores)
+    return scores - settings.missing_end_penalty * cut_off, bootstrap
+
+
+def _token_rewards(rollout: Rollout, scores: Tensor, kl: KL, coefficient: float) -> Tensor:
+    """(B, T) what PPO maximises at each token."""
+    penalty = torch.zeros_like(rollout.log_probs)
+    if kl.place == "reward":
+        penalty = coefficient * ppo_math.kl_estimate(
+            rollout.log_probs, rollout.reference_log_probs, kl.estimator
+        )
+    rewards = ppo_math.token_rewards(scores, penalty, rollout.responses.mask)
+    return rewards + rollout.scored.of_tokens.to(rewards.device)
+
+
+def _describe(
+    rollout: Rollout, scores: Tensor, returns: Tensor, judges: Judges
+) -> dict[str, float]:
+    """What a rollout looked like, before it was learned from."""
+    responses = rollout.responses
+    mask = responses.mask
+    kl = (rollout.log_probs - rollout.reference_log_probs).sum(1)
+    texts = texts_of(rollout)
+    return {
+        "reward/proxy": rollout.scored.total.mean().item(),
+        **{f"reward/{name}": term.mean().item() for name, term in rollout.scored.terms.items()},
+        **{f"gold/{name}": float(judge(texts).mean()) for name, judge in judges.items()},
+        "reward/score": scores.mean().item(),
+        "kl/sampled": kl.mean().item(),
+        "kl/exact": rollout.exact_kl.sum(1).mean().item(),
+        "rollout/response_length": mask.sum(1).float().mean().item(),
+        "rollout/end_share": responses.terminated.float().mean().item(),
+        "rollout/sampler_mismatch": rollout.mismatch,
+        "train/explained_variance": ppo_math.explained_variance(
+            rollout.values[:, :-1], returns, mask
+        ).item(),
+    }
+
+
+def _look(
+    look: Look,
+    policy: Policy,
+    reference: Reference,
+    progress: Progress,
+    kl: KL,
+    run: Run,
+    log: MetricLog,
+    clock: PhaseClock,
+) -> None:
+    """Judge the policy on held-out prompts; keep it if no look was better.
+
+    Better is a higher objective, proxy - coefficient x KL with the recipe's own coefficient (an
+    adapted one would move the goal); a look beyond `kl.limit` is never the best.
+    """
+    with clock.during("evaluation"):
+        numbers = look.at(progress.update, policy, reference)
+    log.log(progress.update, numbers)
+    objective = numbers["look/proxy"] - kl.coefficient * numbers["look/kl"]
+    within = kl.limit is None or numbers["look/kl"] <= kl.limit
+    if within and (progress.best is None or objective > progress.best["return"]):
+        progress.best = {"return": objective, "step": progress.update}
+        ppo_state.save_best(run, policy, progress.update)
