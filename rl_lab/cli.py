@@ -22,7 +22,11 @@ app = App(
     result_action="return_value",
 )
 
-app.command("rl_lab.commands.train:train", name="train", help="Train an agent from a recipe.")
+app.command(
+    "rl_lab.commands.train:train",
+    name="train",
+    help="Train from a recipe: an agent, or a language model through RLHF.",
+)
 app.command(
     "rl_lab.commands.evaluate:evaluate", name="evaluate", help="Judge trained runs on fresh seeds."
 )
@@ -50,6 +54,13 @@ app.command(
 app.command(
     "rl_lab.commands.doctor:doctor", name="doctor", help="Check this installation and machine."
 )
+data = App(name="data", help="Look at files of preferences, prompts or texts.")
+data.command(
+    "rl_lab.commands.data:check",
+    name="check",
+    help="Report what is in a file, what would be dropped, and why.",
+)
+app.command(data)
 app.register_install_completion_command(name="install-completion")
 
 

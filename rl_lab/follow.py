@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from rl_lab.dashboard import plain_line, render
-from rl_lab.run_view import RunView
+from rl_lab.dashboard import View, plain_line, render
 
 REDRAWS_PER_SECOND = 2
 SECONDS_BETWEEN_LINES = 5.0
@@ -16,9 +16,7 @@ ROOM_FOR_ECHO = 2
 """Columns left free on a terminal: where it echoes ^C, which would otherwise wrap."""
 
 
-def follow(
-    views: Sequence[RunView], more: Callable[[], bool], console: Console | None = None
-) -> None:
+def follow(views: Sequence[View], more: Callable[[], bool], console: Console | None = None) -> None:
     """Show runs for as long as `more`, asked twice a second, says so; then once more.
 
     Args:
@@ -33,7 +31,7 @@ def follow(
         _follow_plainly(views, more, console)
 
 
-def _follow_live(views: Sequence[RunView], more: Callable[[], bool], console: Console) -> None:
+def _follow_live(views: Sequence[View], more: Callable[[], bool], console: Console) -> None:
     with Live(console=console, auto_refresh=False) as live:
         while True:
             going_on = more()
@@ -45,8 +43,8 @@ def _follow_live(views: Sequence[RunView], more: Callable[[], bool], console: Co
             time.sleep(1 / REDRAWS_PER_SECOND)
 
 
-def _follow_plainly(views: Sequence[RunView], more: Callable[[], bool], console: Console) -> None:
-    printed: dict[str, tuple[str, int]] = {}
+def _follow_plainly(views: Sequence[View], more: Callable[[], bool], console: Console) -> None:
+    printed: dict[Path, str] = {}
     next_lines = time.monotonic() + SECONDS_BETWEEN_LINES
     while True:
         going_on = more()
@@ -54,11 +52,11 @@ def _follow_plainly(views: Sequence[RunView], more: Callable[[], bool], console:
             next_lines = time.monotonic() + SECONDS_BETWEEN_LINES
             for view in views:
                 view.refresh()
-                seen = (view.state, view.step)
                 waiting = view.state == "created" and going_on
-                if printed.get(view.run.name) != seen and not waiting:
-                    printed[view.run.name] = seen
-                    console.print(Text(plain_line(view)), soft_wrap=True)
+                line = plain_line(view)
+                if printed.get(view.run.path) != line and not waiting:
+                    printed[view.run.path] = line
+                    console.print(Text(line), soft_wrap=True)
         if not going_on:
             return
         time.sleep(1 / REDRAWS_PER_SECOND)

@@ -1,7 +1,8 @@
 """Recipes: one experiment a YAML file, typed, with overrides, and errors a person can act on.
 
 This room knows how a recipe is found, read, changed and checked, whatever it describes. What an
-experiment consists of is declared by the module that runs it: `rl_lab.rl.recipe.AgentRecipe`.
+experiment consists of is declared by the module that runs it: `rl_lab.rl.recipe.AgentRecipe`,
+`rl_lab.rlhf.recipe.LanguageRecipe`.
 
 YAML is read by a safe loader (no Python objects), with two changes to PyYAML's: a key given twice
 is an error, and floats and booleans are YAML 1.2's: `1e-3` is a number and `no` is a word.
@@ -167,7 +168,7 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
 
 # Options of `rl-lab train` that somebody may misspell among the overrides.
 TRAIN_OPTIONS = (
-    "seeds", "jobs", "name", "resume", "dry-run", "print-recipe", "json", "quiet",
+    "seeds", "jobs", "name", "resume", "dry-run", "print-recipe", "json", "quiet", "fresh",
 )  # fmt: skip
 
 

@@ -59,15 +59,29 @@ class Run:
 
     @classmethod
     def create(
-        cls, name: str, recipe: recipes.Section, command: list[str], seed: int, threads: int
+        cls,
+        name: str,
+        recipe: recipes.Section,
+        command: list[str],
+        seed: int,
+        threads: int,
+        parent: Path | None = None,
     ) -> "Run":
         """Make the directory of a new run with its recipe, provenance and status.
+
+        Args:
+            name: of the directory.
+            recipe: resolved.
+            command: the command line that asked for it.
+            seed: what everything random follows from.
+            threads: CPU threads of torch and numpy.
+            parent: where to make it; None: in the runs directory.
 
         Raises:
             UserError: the name is taken or unusable, or the directory cannot be written.
         """
         check_name(name)
-        run = cls(runs_directory() / name)
+        run = cls((parent or runs_directory()) / name)
         try:
             run.path.mkdir(parents=True)
         except FileExistsError:

@@ -38,7 +38,8 @@ class RunView:
         if not self.recipe:
             try:
                 text = self.run.recipe_file.read_text(encoding="utf-8")
-                self.recipe = recipes.parse_yaml(text, "recipe.yaml") or {}
+                recipe = recipes.parse_yaml(text, "recipe.yaml")
+                self.recipe = recipe if isinstance(recipe, dict) else {}
             except (OSError, UserError):
                 self.recipe = {}
         self.status = self.run.status
@@ -64,7 +65,28 @@ class RunView:
 
     @property
     def budget(self) -> int:
-        return int(self.recipe.get("budget", {}).get("steps", 0))
+        """Steps at which it ends; 0 where that is not known (yet)."""
+        recipe = self.recipe.get("budget")
+        planned = recipe.get("steps") if isinstance(recipe, dict) else None
+        budget = planned or self.status.get("budget")
+        return budget if isinstance(budget, int) else 0
+
+    @property
+    def unit(self) -> str:
+        """What its steps are called."""
+        return str(self.status.get("unit", "steps"))
+
+    @property
+    def best(self) -> dict[str, Any] | None:
+        """`return` and `step` of the best evaluation in training."""
+        best = self.status.get("best")
+        sound = best and all(isinstance(best.get(key), int | float) for key in ("return", "step"))
+        return best if sound else None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What looks wrong, in a few words each."""
+        return [f"{reading.label} {reading.warning}" for reading in self.vitals if reading.warning]
 
     @property
     def elapsed(self) -> float:

@@ -1,5 +1,6 @@
 """Statistics of results: pure functions on plain numbers, scipy underneath."""
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +49,33 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
         if not (np.isfinite(low) and np.isfinite(high)):
             low, high = _bootstrap(data, confidence, "percentile")
     return Interval(mean, low, high, data.size)
+
+
+def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> Interval:
+    """Share of successes with Wilson's score interval (1927): sound at 0, at 1 and for small n.
+
+    Args:
+        successes: how many of `n`, in [0, n]; a draw may count half.
+        n: independent trials, at least one.
+        confidence: nominal coverage, in (0, 1).
+
+    Returns:
+        The interval, inside [0, 1]; its `mean` is `successes / n`, which is not its middle.
+
+    Raises:
+        ValueError: no trials, or more successes than trials.
+    """
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"{successes} successes of {n} trials")
+    share = successes / n
+    z = float(stats.norm.ppf((1 + confidence) / 2))
+    shrink = 1 + z**2 / n
+    middle = (share + z**2 / (2 * n)) / shrink
+    half = z / shrink * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
+    # At the ends the bound is the share itself; rounding must not carry it past.
+    low = 0.0 if successes == 0 else middle - half
+    high = 1.0 if successes == n else middle + half
+    return Interval(share, low, high, n)
 
 
 def _bootstrap(data: np.ndarray, confidence: float, method: str) -> tuple[float, float]:

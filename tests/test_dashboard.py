@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from rl_lab import vitals
-from rl_lab.dashboard import duration, plain_line, render, sparkline
+from rl_lab.dashboard import plain_line, render
+from rl_lab.drawing import duration, sparkline
 from rl_lab.follow import follow
 from rl_lab.metrics import MetricLog
 from rl_lab.rl.recipe import AgentRecipe

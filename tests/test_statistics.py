@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from rl_lab.statistics import mean_interval
+from rl_lab.statistics import mean_interval, wilson_interval
 
 
 def test_the_interval_holds_the_mean_and_shrinks_with_n() -> None:
@@ -51,3 +52,31 @@ def test_it_covers_the_truth_about_as_often_as_it_says() -> None:
     )
     # 95 % nominal; BCa of 30 normal values covers 93-94 %; three standard errors are 5 %.
     assert covered / 200 >= 0.88
+
+
+def test_wilson_interval_of_a_known_case() -> None:
+    interval = wilson_interval(8, 10)
+    known = stats.binomtest(8, 10).proportion_ci(method="wilson")
+    assert (interval.mean, interval.n) == (0.8, 10)
+    assert (interval.low, interval.high) == pytest.approx((known.low, known.high))
+
+
+@pytest.mark.parametrize(("successes", "mean"), [(0, 0.0), (5, 1.0), (2.5, 0.5)])
+def test_wilson_interval_stays_inside_and_is_never_a_point(successes: float, mean: float) -> None:
+    interval = wilson_interval(successes, 5)
+    assert interval.mean == mean
+    assert 0 <= interval.low <= mean <= interval.high <= 1
+    assert interval.high - interval.low > 0.3
+
+
+def test_wilson_interval_covers_a_rare_event() -> None:
+    rng = np.random.default_rng(0)
+    intervals = [wilson_interval(int(k), 50) for k in rng.binomial(50, 0.05, size=2000)]
+    covered = np.mean([interval.low <= 0.05 <= interval.high for interval in intervals])
+    assert 0.92 < covered < 0.99
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 0), (3, 2), (-1, 5)])
+def test_wilson_interval_of_no_sense_is_an_error(successes: int, n: int) -> None:
+    with pytest.raises(ValueError, match="trials"):
+        wilson_interval(successes, n)

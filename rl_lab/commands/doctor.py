@@ -3,27 +3,44 @@
 import json as json_module
 import os
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from rl_lab import extras, recipes, threads
+from rl_lab.errors import UserError
 from rl_lab.provenance import LOCK_FILE, versions
 from rl_lab.rl.recipe import AgentRecipe
 
 SPEED_CHECK_SECONDS = 3.0
 
 
-def doctor(*, json: Annotated[bool, Parameter(negative=())] = False) -> int:
+def doctor(
+    part: Literal["rlhf"] | None = None,
+    /,
+    *,
+    model: str | None = None,
+    json: Annotated[bool, Parameter(negative=())] = False,
+) -> int:
     """Check this installation and machine: versions, threads, devices, speed, optional parts.
 
     Ends with exit code 1 if something is wrong.
 
     Parameters
     ----------
+    part
+        rlhf: check instead that PPO for language models gives the answers known from theory.
+    model
+        With rlhf: a local directory or hub id to check it on, instead of a tiny model.
     json
         Print the findings as JSON.
     """
+    if part == "rlhf":
+        from rl_lab.commands.doctor_rlhf import doctor_rlhf
+
+        return doctor_rlhf(model, json)
+    if model is not None:
+        raise UserError("--model goes with `rl-lab doctor rlhf`")
     if not json:
         print("checking for about 5 seconds", file=sys.stderr)
     threads.pin(1)

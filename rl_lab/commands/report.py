@@ -1,10 +1,10 @@
-"""`rl-lab report`: one run as a page."""
+"""`rl-lab report`: one run, or one experiment, as a page."""
 
 from rl_lab.run import Run
 
 
 def report(run: str, /) -> int:
-    """Write a run's report: a self-contained HTML page in its directory.
+    """Write the report of a run or experiment: a self-contained HTML page in its directory.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""`rl-lab train`: from a recipe, or a run to go on with, to a trained agent in a run directory."""
+"""`rl-lab train`: from a recipe, or a run to go on with, to a finished run directory."""
 
 import contextlib
 import json as json_module
@@ -13,11 +13,12 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from rl_lab import recipes, threads
+from rl_lab.commands import kinds
+from rl_lab.commands.kinds import Kind, Recipe
 from rl_lab.errors import UserError
+from rl_lab.experiment_view import view_of
 from rl_lab.metrics import read_metrics
-from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.run import Run, check_name, fresh_names
-from rl_lab.run_view import RunView
 from rl_lab.signals import StopRequest
 from rl_lab.text import inert, short
 from rl_lab.workers import LAB, Workers
@@ -37,11 +38,12 @@ def train(
     print_recipe: Annotated[bool, Parameter(negative=())] = False,
     json: Annotated[bool, Parameter(negative=())] = False,
     quiet: Annotated[bool, Parameter(negative=())] = False,
+    fresh: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
-    """Train an agent from a recipe.
+    """Train an agent, or take a language model through RLHF, from a recipe.
 
     Examples: `rl-lab train cartpole`, `rl-lab train sac --env.id Pendulum-v1 --seeds 0-4`,
-    `rl-lab train --resume cartpole-seed0`.
+    `rl-lab train movie-reviews`, `rl-lab train --resume cartpole-seed0`.
 
     Parameters
     ----------
@@ -65,6 +67,8 @@ def train(
         Print the result as JSON, an object a run, and nothing else.
     quiet
         Show no progress.
+    fresh
+        Run every stage of a language experiment, also those another experiment has finished.
     """
     quiet = quiet or json
     if resume is not None:
@@ -73,9 +77,9 @@ def train(
                 "--resume takes only the run: it goes on with the recipe it was started with"
             )
         run = Run.open(resume)
-        resolved = recipes.load(AgentRecipe, str(run.recipe_file))
+        kind, resolved = kinds.load(str(run.recipe_file))
         threads.pin(resolved.threads)
-        return _train_here(run, resolved, (), quiet, json)
+        return _train_here(run, kind, resolved, (), quiet, json, fresh)
     if jobs is not None and jobs < 1:
         raise UserError(f"--jobs {jobs}: should be at least 1")
     if recipe is None:
@@ -84,10 +88,10 @@ def train(
     if name is not None:
         check_name(name)
     changes = recipes.parse_overrides(overrides)
-    resolved = recipes.load(AgentRecipe, recipe, changes)
+    kind, resolved = kinds.load(recipe, changes)
     chosen_seeds = [resolved.seed] if seeds is None else parse_seeds(seeds)
     threads.pin(resolved.threads)
-    notes = _check(resolved, recipe, whole=dry_run)
+    notes = kind.check(resolved, recipe, dry_run)
     if print_recipe:
         print(recipes.dump(resolved), end="")
         return 0
@@ -108,8 +112,9 @@ def train(
     ]
     if len(runs) == 1:
         own = resolved.model_copy(update={"seed": chosen_seeds[0]})
-        return _train_here(runs[0], own, notes, quiet, json)
-    return _train_side_by_side(runs, jobs or os.cpu_count() or 1, quiet, json)
+        return _train_here(runs[0], kind, own, notes, quiet, json, fresh)
+    cores = os.cpu_count() or 1
+    return _train_side_by_side(runs, jobs or max(1, cores // resolved.threads), quiet, json)
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -135,39 +140,24 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-def _check(resolved: AgentRecipe, recipe: str, whole: bool) -> tuple[str, ...]:
-    """Build the recipe before anything is written; return remarks about its schedules.
-
-    Raises:
-        UserError: it cannot be built.
-    """
-    from rl_lab.rl import agent, schedules
-    from rl_lab.sinks import check_installed
-
-    logging = resolved.logging
-    check_installed(logging.tensorboard, logging.trackio, logging.wandb)
-    agent.check(resolved, whole)
-    _, _, data = recipes.read(recipe)
-    written = (data.get("budget") or {}).get("steps", resolved.budget.steps)
-    hyperparameters = resolved.algorithm.hyperparameters
-    return tuple(schedules.budget_notes(hyperparameters, written, resolved.budget.steps))
-
-
 def _train_here(
-    run: Run, recipe: AgentRecipe, notes: tuple[str, ...], quiet: bool, json: bool
+    run: Run,
+    kind: Kind,
+    recipe: Recipe,
+    notes: tuple[str, ...],
+    quiet: bool,
+    json: bool,
+    fresh: bool,
 ) -> int:
     """Train in this process, a second one showing the dashboard."""
     if run.state == "finished":
         _report_results([run], json)
         return 0
-    from rl_lab.rl.train import TrainingFailed
-    from rl_lab.rl.train import train as train_agent
-
     with StopRequest() as stop:
         try:
             with contextlib.nullcontext() if quiet else _watcher(run):
-                train_agent(run, recipe, stop, notes)
-        except TrainingFailed as error:
+                kind.train(run, recipe, stop, notes, fresh)
+        except kinds.TrainingFailed as error:
             print(f"rl-lab: {run.name} failed: {inert(error)}", file=sys.stderr)
             if json:
                 _report_results([run], json)
@@ -198,7 +188,7 @@ def _train_side_by_side(runs: list[Run], jobs: int, quiet: bool, json: bool) -> 
             else:
                 from rl_lab.follow import follow
 
-                follow([RunView(run) for run in runs], more)
+                follow([view_of(run) for run in runs], more)
         except KeyboardInterrupt:
             workers.kill()
         finally:

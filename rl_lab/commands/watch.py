@@ -1,15 +1,16 @@
 """`rl-lab watch`: the dashboard, for runs started anywhere."""
 
 from rl_lab.errors import UserError
+from rl_lab.experiment_view import view_of
 from rl_lab.follow import follow
 from rl_lab.run import Run, all_runs, runs_directory
-from rl_lab.run_view import RunView
 from rl_lab.signals import StopRequest
 
 
 def watch(*runs: str) -> int:
-    """Show runs live: progress, returns, vitals, where the time goes, events.
+    """Show runs live: progress, returns or rewards, vitals, where the time goes, events.
 
+    Of a language experiment the stage at work is shown; name EXPERIMENT/ppo for a certain one.
     Ends when nothing more is to come, or at Ctrl-C, which does not disturb the runs.
 
     Parameters
@@ -26,7 +27,7 @@ def watch(*runs: str) -> int:
             )
         chosen = [run for run in known if run.state == "running"] or known[-1:]
     with StopRequest() as stop:
-        views = [RunView(run) for run in chosen]
+        views = [view_of(run) for run in chosen]
 
         def more() -> bool:
             return stop.signal is None and any(view.live for view in views)

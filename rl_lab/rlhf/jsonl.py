@@ -5,13 +5,27 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from rl_lab.errors import UserError
 from rl_lab.files import write_atomically
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read a file that the lab wrote itself."""
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+    """Read every line.
+
+    Raises:
+        UserError: a line that is no JSON object, or no UTF-8.
+    """
+    rows = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            if not isinstance(row, dict):
+                raise UserError(f"{path.name}, line {number}: should be a JSON object")
+            rows.append(row)
+    return rows
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

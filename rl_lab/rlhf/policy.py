@@ -158,7 +158,7 @@ def of_tokens(distribution: Tensor, responses: Responses) -> Tensor:
 class Critic(nn.Module):
     """A value function: a scalar head on hidden states, its own model's or the policy's."""
 
-    def __init__(self, hidden_size: int, trunk: PreTrainedModel | None = None) -> None:
+    def __init__(self, hidden_size: int, trunk: nn.Module | None = None) -> None:
         """Make a critic that says about 0 at first.
 
         Args:

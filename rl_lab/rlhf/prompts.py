@@ -49,7 +49,7 @@ def tokenize_prompt(source: str | Messages, tokenizer: PreTrainedTokenizerBase) 
     encoded = tokenizer.apply_chat_template(
         source, add_generation_prompt=True, tokenize=True, return_dict=False
     )
-    return list(encoded)  # type: ignore[arg-type]
+    return list(encoded)
 
 
 def read_prompts(

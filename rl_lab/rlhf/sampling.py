@@ -101,6 +101,14 @@ class Responses:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def on_cpu(self) -> "Responses":
+        """The same, its tensors in main memory."""
+        return Responses(
+            self.prompts.cpu(), self.prompt_mask.cpu(), self.tokens.cpu(), self.mask.cpu(),
+            self.log_probs.cpu(), self.terminated.cpu(),
+            None if self.allowed is None else self.allowed.cpu(),
+        )  # fmt: skip
+
     def select(self, rows: Tensor, whole: bool = False) -> "Responses":
         """Some of the responses, cut to the longest prompt and response among them.
 

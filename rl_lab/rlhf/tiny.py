@@ -21,7 +21,7 @@ def tiny_tokenizer(
     )  # fmt: skip
 
 
-def tiny_model(vocabulary: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
+def tiny_model(vocabulary: int, seed: int = 0) -> LlamaForCausalLM:
     """Llama of one layer, 32 wide, with weights large enough that its distributions differ."""
     config = LlamaConfig(
         vocab_size=vocabulary, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
@@ -30,4 +30,4 @@ def tiny_model(vocabulary: int, seed: int = 0, dtype: torch.dtype = torch.float3
     )  # fmt: skip
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return LlamaForCausalLM(config).to(dtype).eval()
+        return LlamaForCausalLM(config).eval()

@@ -1,0 +1,46 @@
+"""`rl-lab doctor rlhf`: whether PPO for language models computes what it should, on any model."""
+
+import json as json_module
+from dataclasses import asdict
+
+from rl_lab import threads
+
+
+def doctor_rlhf(model: str | None, json: bool) -> int:
+    """Run the checks with known answers, on a tiny model or on the one given.
+
+    Returns:
+        Exit code: 1 if an answer is wrong.
+    """
+    threads.pin(1)
+    from rl_lab.rlhf import known_answers
+
+    subject = known_answers.tiny_subject() if model is None else _subject(model)
+    findings = []
+    for finding in known_answers.run_checks(subject):
+        findings.append(finding)
+        if not json:
+            mark = "right" if finding.right else "WRONG"
+            print(
+                f"{mark}  {finding.claim}: off by {finding.measured:.2g}, "
+                f"at most {finding.allowed:g} is allowed",
+                flush=True,
+            )
+    wrong = [finding for finding in findings if not finding.right]
+    if json:
+        print(json_module.dumps([asdict(one) | {"right": one.right} for one in findings], indent=2))
+    elif wrong:
+        print(f"{len(wrong)} of {len(findings)} answers are wrong: do not train with this model")
+    else:
+        print(f"all {len(findings)} answers are right")
+    return 1 if wrong else 0
+
+
+def _subject(model: str):  # type: ignore[no-untyped-def]  # its type needs torch
+    from rl_lab.rlhf import known_answers, language_model
+    from rl_lab.rlhf.ppo_stage import build_sampling
+    from rl_lab.rlhf.recipe import SamplingSection
+
+    loaded, tokenizer = language_model.load(model, "cpu")
+    sampling = build_sampling(SamplingSection(), tokenizer, loaded)
+    return known_answers.subject_of(loaded, tokenizer, sampling)

@@ -1,0 +1,200 @@
+"""What the report of a language experiment says, read from its directory.
+
+Files may be missing (a stage not begun) or damaged: whatever cannot be read is left out.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rl_lab import language_charts, language_vitals
+from rl_lab.drawing import duration
+from rl_lab.experiment_view import ExperimentView
+from rl_lab.language_evaluation import Estimate, estimate, mapping, number, rows
+from rl_lab.metrics import Record
+
+LONGEST_CARD = 100_000
+"""Characters of a data card that are shown."""
+
+
+def content(experiment: ExperimentView) -> dict[str, Any]:
+    """Everything `language_report.html.j2` shows beside what every report shows."""
+    return {
+        "stages": [
+            {
+                "name": name,
+                "state": experiment.stage_state(name),
+                "time": duration(experiment.stage_seconds(name)) if view else "",
+                "result": _result(experiment, name),
+            }
+            for name, view in experiment.stages.items()
+        ],
+        "evaluation": experiment.evaluation,
+        "warnings": language_vitals.warnings(experiment.ppo, experiment.kl_section),
+        "samples": _samples(experiment),
+        "reward": _reward(experiment.run.path / "reward" / "report.json"),
+        "card": _text(experiment.run.path / "data" / "card.md"),
+        "against_kl": language_charts.against_kl(experiment),
+        "course": language_charts.course(experiment),
+        "pretraining": language_charts.pretraining(experiment),
+        "reward_training": language_charts.reward_training(experiment),
+        "events": _events(experiment),
+    }
+
+
+def _events(experiment: ExperimentView) -> list[Record]:
+    """The experiment's, and of its stages what somebody should know; `event` names the stage."""
+    found = [event | {"level": event.get("level", "")} for event in experiment.whole.events]
+    for name, view in experiment.stages.items():
+        for event in view.events if view else ():
+            if event.get("level") in ("warning", "error"):
+                found.append(event | {"event": f"{name}: {event['event']}"})
+    return [event | {"message": event.get("message", "")} for event in found]
+
+
+def _result(experiment: ExperimentView, name: str) -> str:
+    """What a stage came to, in a few words."""
+    view = experiment.stages.get(name)
+    if view is None:
+        return ""
+    if name == "pretrain":
+        report = _json(view.run.path / "report.json")
+        bits = number(report.get("heldout_bits_per_character"))
+        ngram = number(report.get("ngram_bits_per_character"))
+        if bits is None:
+            return ""
+        beside = f", an n-gram model {ngram:.3f}" if ngram is not None else ""
+        return f"{bits:.3f} bits a character held out{beside}"
+    if name == "ppo" and view.budget:
+        return f"{view.step:,} of {view.budget:,} updates"
+    return ""
+
+
+def _samples(experiment: ExperimentView) -> list[dict[str, Any]]:
+    """Prompts with both completions, each with what it earned; empty where not evaluated."""
+    if experiment.evaluation is None:
+        return []
+    found = []
+    for sample in experiment.evaluation.samples:
+        gold = mapping(sample.get("gold"))
+        sides = []
+        for index, side in enumerate(("reference", "policy")):
+            earned = [("proxy", sample.get("proxy")), *gold.items()]
+            scores = [(str(name), _at(pair, index)) for name, pair in earned]
+            sides.append(
+                {
+                    "who": side,
+                    "text": sample.get(side, ""),
+                    "scores": [(name, f"{one:.2f}") for name, one in scores if one is not None],
+                }
+            )
+        found.append({"prompt": _prompt(sample.get("prompt", "")), "sides": sides})
+    return found
+
+
+def _prompt(prompt: Any) -> str:
+    """A prompt as one text; a conversation as its turns."""
+    if isinstance(prompt, list):
+        turns = [mapping(turn) for turn in prompt]
+        return " ".join(f"{turn.get('role', '?')}: {turn.get('content', '')}" for turn in turns)
+    return str(prompt)
+
+
+def _at(pair: Any, index: int) -> float | None:
+    return number(pair[index]) if isinstance(pair, list) and index < len(pair) else None
+
+
+# --- reward model --------------------------------------------------------------------------------
+
+
+def _reward(path: Path) -> dict[str, Any] | None:
+    """The reward model's report, of its members together."""
+    report = _json(path)
+    ensemble = mapping(report.get("ensemble"))
+    accuracy = mapping(ensemble.get("accuracy"))
+    if not accuracy:
+        return None
+    calibration = mapping(ensemble.get("calibration"))
+    length = mapping(ensemble.get("length"))
+    table = accuracy_table(report)
+    return {
+        "members": len(rows(report.get("members"))),
+        "baseline": str(mapping(report.get("baseline")).get("what", "")),
+        "note": str(report.get("intervals", "")),
+        "table": table,
+        "ece": number(calibration.get("ece")),
+        "brier": number(calibration.get("brier")),
+        "against": str(calibration.get("against", "")),
+        "length_correlation": number(length.get("score_correlation")),
+        "length_matched": estimate(length.get("matched")),
+        "charts": [
+            chart
+            for chart in (
+                language_charts.accuracy_by_margin([row for row in table if row["bin"]]),
+                language_charts.reliability(rows(calibration.get("reliability"))),
+            )
+            if chart is not None
+        ],
+    }
+
+
+def accuracy_table(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """Agreement with people by margin, beside the baseline's and the human ceilings.
+
+    Returns:
+        Rows of `margin` (words), `bin` (whether it is one of the bins), `n`, and `model`,
+        `baseline`, `half`, `full`: an Estimate, or None.
+    """
+    found = [mapping(mapping(report.get(who)).get("accuracy")) for who in ("ensemble", "baseline")]
+    ceilings: dict[tuple[float, float | None], dict[str, Any]] = {}
+    for row in rows(mapping(report.get("ceiling")).get("by_margin")):
+        low, high = (_at(row.get("margin"), index) for index in (0, 1))
+        if low is not None:
+            ceilings[low, _open(high)] = row
+    lines: list[tuple[str, tuple[float, float | None], bool, list[Any]]] = [
+        ("all pairs", (0.0, None), False, [side.get("all") for side in found]),
+        ("from 1 on", (1.0, None), False, [side.get("margin >= 1") for side in found]),
+    ]
+    bins = [rows(side.get("by_margin")) for side in found]
+    for index, row in enumerate(bins[0]):
+        low, high = number(row.get("from")), _open(number(row.get("to")))
+        if low is None:
+            continue
+        words = f"{low:g} – {high:g}" if high is not None else f"from {low:g} on"
+        other = bins[1][index].get("accuracy") if index < len(bins[1]) else None
+        lines.append((words, (low, high), True, [row.get("accuracy"), other]))
+    table = []
+    for words, key, is_bin, (model, baseline) in lines:
+        ceiling = ceilings.get(key, {})
+        measured: dict[str, Estimate | None] = {
+            "model": estimate(model),
+            "baseline": estimate(baseline),
+            "half": estimate(ceiling.get("half")),
+            "full": estimate(ceiling.get("full")),
+        }
+        if measured["model"]:
+            n = number(mapping(model).get("n"))
+            table.append({"margin": words, "bin": is_bin, "n": n, **measured})
+    return table
+
+
+def _open(high: float | None) -> float | None:
+    """The last bin has no end; ratings from -4 to 4 cannot differ by more than 8."""
+    return None if high is None or high >= 8 else high
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return mapping(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")[:LONGEST_CARD]
+    except OSError:
+        return ""

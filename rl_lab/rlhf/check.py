@@ -1,0 +1,56 @@
+"""Checking a recipe before anything is written: whatever can be seen to be wrong, at once."""
+
+from pathlib import Path
+
+from rl_lab.errors import UserError
+from rl_lab.rlhf import rewards
+from rl_lab.rlhf.experiment import device_of
+from rl_lab.rlhf.recipe import LanguageRecipe
+
+
+def check(recipe: LanguageRecipe) -> None:
+    """Look for files, functions and devices that a recipe names.
+
+    Raises:
+        UserError: one is not there, or a stage needs data that no one gives.
+    """
+    device_of(recipe)
+    data = recipe.data
+    named = {
+        "data.preferences": data.preferences, "data.prompts": data.prompts, "data.texts": data.texts
+    }  # fmt: skip
+    named |= {
+        f"judges.{name}.scores": judge.scores for name, judge in (recipe.judges or {}).items()
+    }
+    for key, file in named.items():
+        if file is not None and not Path(file).is_file():
+            raise UserError(f"{key} = {file!r}: there is no such file")
+    if data.source == "files":
+        _check_own_data(recipe)
+    if recipe.ppo is not None:
+        for name, term in recipe.ppo.rewards.items():
+            if term.function is not None:
+                rewards.function_of(term.function, f"ppo.rewards.{name}.function")
+        _check_model(recipe.ppo.policy, "ppo.policy")
+    if recipe.reward is not None:
+        _check_model(recipe.reward.base, "reward.base")
+
+
+def _check_own_data(recipe: LanguageRecipe) -> None:
+    """Each stage has the data it works on."""
+    data = recipe.data
+    wanted = {
+        "pretrain": ("data.texts", data.texts),
+        "reward": ("data.preferences", data.preferences),
+        "ppo": ("data.prompts", data.prompts or data.preferences),
+    }
+    for stage, (key, file) in wanted.items():
+        if stage in recipe.stages and file is None:
+            raise UserError(f"{key} is required: the {stage} stage works on it")
+
+
+def _check_model(source: str, key: str) -> None:
+    """What looks like a directory is one."""
+    looks_local = source.startswith((".", "/", "~")) or source.count("/") > 1
+    if looks_local and not Path(source).is_dir():
+        raise UserError(f"{key} = {source!r}: there is no such directory")

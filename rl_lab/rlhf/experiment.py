@@ -1,0 +1,285 @@
+"""An RLHF experiment: its stages in order, each in a run directory inside the experiment's.
+
+A stage whose inputs are those of one that finished before is not run again: it is taken from the
+cache, and the log says so. Its inputs are its part of the recipe, the files that part names, the
+seed, threads and kind of device, and the inputs of the stages it stands on: all hashed together.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+
+from rl_lab import threads
+from rl_lab.cache import cache_directory
+from rl_lab.errors import UserError
+from rl_lab.metrics import Level, MetricLog
+from rl_lab.recipes import Section
+from rl_lab.rlhf.recipe import LanguageRecipe
+from rl_lab.rlhf.stages import NEEDS, STAGES, VERSION, Stage
+from rl_lab.run import Run
+from rl_lab.signals import Stopped, StopRequest
+
+
+class StageRecipe(Section):
+    """What a stage's recipe.yaml holds."""
+
+    stage: str
+    """Which one it is."""
+    seed: int
+    """The experiment's."""
+    inputs: str
+    """Hash of everything its result follows from."""
+    settings: dict[str, Any]
+    """Its section of the experiment's recipe."""
+
+
+def train(run: Run, recipe: LanguageRecipe, stop: StopRequest, *, fresh: bool = False) -> str:
+    """Run every stage that has not finished; return the state: `finished` or `stopped`.
+
+    Args:
+        run: the experiment's directory.
+        recipe: its recipe.
+        stop: asked between and within stages.
+        fresh: whether stages that finished in other experiments are run again all the same.
+
+    Raises:
+        UserError: a stage's input cannot be used, or another process trains this experiment.
+    """
+    with run.lock():
+        threads.pin(recipe.threads)
+        torch.set_num_threads(recipe.threads)
+        device = device_of(recipe)
+        inputs = hashes(recipe, device)
+        with MetricLog(run.metrics_file) as log:
+            run.start(len(recipe.stages), 0, None)
+            run.update_status(unit="stages")
+            try:
+                for number, name in enumerate(recipe.stages):
+                    run.update_status(stage=name, step=number)
+                    _one_stage(name, number, run, recipe, inputs[name], device, log, stop, fresh)
+            except Stopped as why:
+                _end(run, log, "stopped", str(why))
+                return "stopped"
+            except KeyboardInterrupt:
+                _end(run, log, "stopped", "interrupted twice")
+                raise
+            except BaseException as error:
+                _end(run, log, "failed", f"{name}: {_said(error)}")
+                raise
+            run.update_status(step=len(recipe.stages))
+            _end(run, log, "finished", "every stage is done")
+            return "finished"
+
+
+def _one_stage(
+    name: str,
+    number: int,
+    run: Run,
+    recipe: LanguageRecipe,
+    inputs: str,
+    device: str,
+    log: MetricLog,
+    stop: StopRequest,
+    fresh: bool,
+) -> None:
+    """Have one stage finished: here already, from the cache, or by running it."""
+    stage = Run(run.path / name)
+    if stage.recipe_file.exists():
+        if _inputs_of(stage) != inputs:
+            raise UserError(
+                f"what stage {name!r} of {run.name} was made from has changed since (a file, the "
+                "number of threads or the device); start a new experiment"
+            )
+        if stage.status["state"] == "finished":
+            log.event(number, "stage", f"{name}: finished before")
+            return
+    elif not fresh and _take(name, inputs, stage):
+        log.event(number, "stage", f"{name}: reused, an experiment with the same inputs ran it")
+        return
+    else:
+        content = StageRecipe(
+            stage=name, seed=recipe.seed, inputs=inputs, settings=_plain(getattr(recipe, name))
+        )
+        Run.create(name, content, [], recipe.seed, recipe.threads, parent=run.path)
+    log.event(number, "stage", f"{name}: started")
+    _run_stage(name, stage, run, recipe, device, stop)
+    _keep(name, inputs, stage)
+    log.event(number, "stage", f"{name}: finished")
+
+
+def _run_stage(
+    name: str, stage: Run, run: Run, recipe: LanguageRecipe, device: str, stop: StopRequest
+) -> None:
+    """Run one stage in its directory; its status says how it ended."""
+    stage.metrics_file.touch()
+    with stage.lock(), MetricLog(stage.metrics_file) as log:
+        stage.start(0, 0, stage.status.get("best"))
+        state, reason = "failed", ""
+        try:
+            stop.check()
+            STAGES[name](Stage(recipe, run.path, stage, log, stop, device))
+            state = "finished"
+        except Stopped as why:
+            state, reason = "stopped", str(why)
+            raise
+        except KeyboardInterrupt:
+            state, reason = "stopped", "interrupted twice"
+            raise
+        except BaseException as error:
+            reason = _said(error)
+            raise
+        finally:
+            level: Level = "error" if state == "failed" else "info"
+            log.event(stage.status["step"], state, reason or "done", level)
+            stage.update_status(state=state, reason=reason or None)
+
+
+def _end(run: Run, log: MetricLog, state: str, reason: str) -> None:
+    log.event(run.status["step"], state, reason, "error" if state == "failed" else "info")
+    run.update_status(state=state, reason=reason)
+
+
+def _said(error: BaseException) -> str:
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+
+
+def device_of(recipe: LanguageRecipe) -> str:
+    """The device a recipe asks for; auto: a GPU if there is one.
+
+    Raises:
+        UserError: it is not there.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True
+    }  # fmt: skip
+    if recipe.device == "auto":
+        return next(name for name, there in available.items() if there)
+    if not available[recipe.device]:
+        raise UserError(f"device = {recipe.device!r}: torch finds none here; use auto or cpu")
+    return recipe.device
+
+
+# --- what a result follows from ------------------------------------------------------------------
+
+
+def hashes(recipe: LanguageRecipe, device: str) -> dict[str, str]:
+    """Hash of the inputs of each stage of the recipe."""
+    found: dict[str, str] = {}
+    for name in recipe.stages:
+        section = getattr(recipe, name)
+        own_seed = name in ("data", "judges") or getattr(section, "seed", None) is not None
+        content = {
+            "stage": name,
+            "version": VERSION[name],
+            "settings": _plain(section),
+            "files": {text: _hash_of_file(text) for text in sorted(set(_texts_in(section)))},
+            "seed": None if own_seed else recipe.seed,
+            "threads": recipe.threads,
+            "device": device,
+            "stands_on": {need: found[need] for need in NEEDS[name] if need in found},
+        }
+        if name == "data":  # the same whatever computes it
+            content |= {"threads": None, "device": None}
+        found[name] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return found
+
+
+def _plain(section: Any) -> Any:
+    """A section, or a dict of sections, as plain data."""
+    if isinstance(section, BaseModel):
+        return section.model_dump(mode="json")
+    return {name: _plain(inner) for name, inner in section.items()}
+
+
+def _texts_in(section: Any) -> Iterator[str]:
+    """Every text in a section that may be the name of a file or directory."""
+    if isinstance(section, BaseModel):
+        section = _plain(section)
+    if isinstance(section, str):
+        yield section.rpartition(".py:")[0] + ".py" if ".py:" in section else section
+    elif isinstance(section, dict | list):
+        for inner in section.values() if isinstance(section, dict) else section:
+            yield from _texts_in(inner)
+
+
+def _hash_of_file(text: str) -> str | None:
+    """SHA-256 of the file, or of all files in the directory, of that name; None if it is none."""
+    path = Path(text)
+    try:
+        files = sorted(path.rglob("*")) if path.is_dir() and "/" in text else [path]
+        digest = hashlib.sha256()
+        for file in files:
+            if file.is_file():
+                digest.update(str(file.relative_to(path) if path.is_dir() else "").encode())
+                with file.open("rb") as content:
+                    digest.update(hashlib.file_digest(content, "sha256").digest())
+    except OSError:
+        return None
+    return digest.hexdigest() if any(file.is_file() for file in files) else None
+
+
+def _inputs_of(stage: Run) -> str | None:
+    from rl_lab.recipes import load
+
+    return load(StageRecipe, str(stage.recipe_file)).inputs
+
+
+# --- the cache -----------------------------------------------------------------------------------
+
+
+def _cached(name: str, inputs: str) -> Path:
+    return cache_directory() / "stages" / f"{name}-{inputs[:32]}"
+
+
+def _take(name: str, inputs: str, stage: Run) -> bool:
+    """Put a finished stage from the cache into the experiment; return whether there was one."""
+    cached = Run(_cached(name, inputs))
+    if not cached.recipe_file.is_file() or cached.status["state"] != "finished":
+        return False
+    _copy(cached.path, stage.path)
+    stage.update_status(reused=True)
+    return True
+
+
+def _keep(name: str, inputs: str, stage: Run) -> None:
+    """Put a finished stage into the cache; without room for it, do without."""
+    try:
+        cached = _cached(name, inputs)
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        if cached.exists():
+            shutil.rmtree(cached)
+        _copy(stage.path, cached)
+    except OSError:
+        shutil.rmtree(_cached(name, inputs), ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a stage, whole or not at all; files share their bytes where the disk can (hard links).
+
+    Nothing in a finished stage is changed in place, so sharing is safe. Snapshots stay behind:
+    there is nothing to go on with.
+    """
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
+    try:
+        shutil.copytree(
+            source, temporary / "whole", copy_function=_link,
+            ignore=shutil.ignore_patterns("checkpoints", "best", "lock", "console.log"),
+        )  # fmt: skip
+        (temporary / "whole").rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)

@@ -1,0 +1,56 @@
+"""Next-token loss of texts under any causal language model."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def next_token_loss(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
+) -> tuple[Tensor, int]:
+    """Sum of -log P(token | those before it), the end token included, unknown words left out.
+
+    Args:
+        model: a causal language model.
+        tokenizer: its tokenizer.
+        texts: at least one; each is cut to the model's context.
+
+    Returns:
+        The sum in nats, a scalar, and the number of tokens predicted.
+    """
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1024
+    end = tokenizer.eos_token_id
+    rows = [[*tokenizer(text).input_ids, end][:context] for text in texts]
+    rows = [row[:-1] if row[-2:] == [end, end] else row for row in rows]
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), end)
+    mask = torch.zeros(ids.shape, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = torch.tensor(row)
+        mask[number, : len(row)] = True
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    logits = model(input_ids=ids, attention_mask=mask.long(), use_cache=False).logits[:, :-1]
+    targets = ids[:, 1:]
+    counted = mask[:, 1:]
+    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id != end:
+        counted = counted & (targets != tokenizer.unk_token_id)
+    losses = functional.cross_entropy(logits.float().transpose(1, 2), targets, reduction="none")
+    return torch.where(counted, losses, 0).sum(), int(counted.sum())
+
+
+@torch.no_grad()
+def mean_loss(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    batch: int = 64,
+) -> float:
+    """Mean next-token loss of texts, in nats a token."""
+    total, tokens = 0.0, 0
+    for start in range(0, len(texts), batch):
+        loss, count = next_token_loss(model, tokenizer, texts[start : start + batch])
+        total, tokens = total + loss.item(), tokens + count
+    return total / max(tokens, 1)

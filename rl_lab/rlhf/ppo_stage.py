@@ -1,0 +1,236 @@
+"""The `ppo` stage: from directories and recipe sections to the call of `train_ppo`."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from rl_lab.errors import UserError
+from rl_lab.metrics import MetricLog
+from rl_lab.rlhf import language_model, rewards
+from rl_lab.rlhf.jsonl import read_jsonl
+from rl_lab.rlhf.looks import Judges, Look
+from rl_lab.rlhf.next_token import next_token_loss
+from rl_lab.rlhf.policy import Critic, Policy
+from rl_lab.rlhf.ppo_update import MixLoss
+from rl_lab.rlhf.prompts import Prompt, read_prompts
+from rl_lab.rlhf.recipe import PPO, Lora, SamplingSection
+from rl_lab.rlhf.sampling import Sampling
+from rl_lab.rlhf.train_ppo import train_ppo
+from rl_lab.run import Run
+from rl_lab.seeding import stream
+from rl_lab.signals import StopRequest
+
+BUILD, LOOKS, MIX = range(10, 13)
+"""What the stage's own streams of random numbers are for."""
+
+
+def run_ppo(
+    ppo: PPO,
+    data: Path,
+    pretrain: Path | None,
+    reward: Path | None,
+    judges: Judges,
+    run: Run,
+    log: MetricLog,
+    stop: StopRequest,
+    *,
+    seed: int,
+    device: str,
+    refuse: bool,
+) -> None:
+    """Train a policy; leaves `model/`, the best look's, and samples.jsonl.
+
+    Args:
+        ppo: the recipe's section.
+        data: the data stage, for prompts.
+        pretrain: the pretrain stage, if there is one.
+        reward: the reward stage, if there is one.
+        judges: gold judges, for looks.
+        run: the stage's directory, locked.
+        log: its metrics.
+        stop: asked before each update.
+        seed: everything random follows from it.
+        device: where models live.
+        refuse: whether a prompt that cannot be used is an error; else it is dropped.
+
+    Raises:
+        UserError: the policy, its tokenizer, a reward term or the prompts cannot be used.
+    """
+    torch.manual_seed(stream(seed, BUILD, 1)[0])
+    source = pretrain / "model" if ppo.policy == "pretrain" and pretrain else Path(ppo.policy)
+    model, tokenizer = language_model.load(str(source), device)
+    terms = rewards.build(ppo.rewards, reward, device)
+    policy = build_policy(ppo, model, tokenizer, terms)
+    sampling = build_sampling(ppo.sampling, tokenizer, model)
+
+    longest = longest_prompt(model, sampling)
+    prompts, dropped = read_prompts(data / "prompts-train.jsonl", tokenizer, longest, refuse)
+    looks, _ = heldout_prompts(data, tokenizer, longest, refuse, ppo.looks.prompts)
+    if dropped:
+        log.event(0, "prompts", f"{dropped:,} dropped: longer than {longest} tokens", "warning")
+    look = Look(
+        looks, terms, judges, tokenizer, sampling, run.path / "samples.jsonl",
+        ppo.micro_batch, stream(seed, LOOKS, 1)[0],
+    )  # fmt: skip
+    trained = sum(parameter.numel() for parameter in policy.trained_tensors().values())
+    log.event(0, "policy", f"{trained:,} of {policy.model.num_parameters():,} weights are trained")
+    train_ppo(
+        ppo, policy, prompts, terms, tokenizer, sampling, look, run, log, stop,
+        seed=seed, mix_loss=_mix(ppo, data, tokenizer, seed),
+    )  # fmt: skip
+    save_model(policy, tokenizer, run.path / "model")
+
+
+def build_policy(
+    ppo: PPO, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, terms: rewards.Rewards
+) -> Policy:
+    """Put adapters and a critic on a language model, as the recipe says.
+
+    Raises:
+        UserError: a critic from a reward model that reads other tokens than the policy.
+    """
+    hidden = model.config.get_text_config().hidden_size
+    critic = Critic(hidden)
+    if ppo.critic.kind == "separate":
+        critic = Critic(hidden, copy.deepcopy(model.base_model))
+    elif ppo.critic.kind == "reward":
+        critic = _critic_of_reward(terms, tokenizer)
+    if ppo.lora is not None:
+        model = with_adapters(model, ppo.lora)
+    kind = model.device.type
+    return Policy(model, critic.to(model.device), precision(ppo, kind))
+
+
+def precision(ppo: PPO, kind: str) -> torch.dtype:
+    """The type of matrix products."""
+    if ppo.precision == "auto":
+        return torch.bfloat16 if language_model.has_bfloat16(kind) else torch.float32
+    return torch.bfloat16 if ppo.precision == "bfloat16" else torch.float32
+
+
+def _critic_of_reward(terms: rewards.Rewards, tokenizer: PreTrainedTokenizerBase) -> Critic:
+    """A critic whose trunk and head are those of the first reward model."""
+    from reward_models.ensemble import Ensemble
+
+    ensemble = next(t.score for t in terms.terms.values() if isinstance(t.score, Ensemble))
+    member: Any = ensemble.members[0]
+    if member.tokenizer.get_vocab() != tokenizer.get_vocab():
+        raise UserError(
+            "ppo.critic.kind reward: the reward model's tokenizer is not the policy's, so it "
+            "cannot read the policy's tokens; use shared or separate"
+        )
+    model = copy.deepcopy(member.model).requires_grad_(True)
+    critic = Critic(model.config.get_text_config().hidden_size, model.base_model)
+    with torch.no_grad():
+        critic.head.weight.copy_(model.score.weight)
+    return critic
+
+
+def with_adapters(model: PreTrainedModel, lora: Lora) -> PreTrainedModel:
+    """Freeze a model and give it low-rank adapters; what they change is trained alone.
+
+    Raises:
+        UserError: no module has the names asked for.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    config = LoraConfig(
+        r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.targets, task_type="CAUSAL_LM"
+    )
+    try:
+        return get_peft_model(model, config)  # type: ignore[return-value]
+    except ValueError as error:
+        raise UserError(f"ppo.lora.targets: {str(error).splitlines()[0]}") from None
+
+
+def build_sampling(
+    section: SamplingSection, tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
+) -> Sampling:
+    """Turn names of tokens into ids. Special tokens that end nothing are never sampled.
+
+    Raises:
+        UserError: a stop token that the tokenizer does not have as one token.
+    """
+    stops = {int(tokenizer.eos_token_id)}
+    generation = getattr(model.generation_config, "eos_token_id", None)
+    stops |= set(generation if isinstance(generation, list) else [generation]) - {None}
+    for text in section.stop:
+        ids = tokenizer(text, add_special_tokens=False).input_ids
+        if len(ids) != 1:
+            raise UserError(
+                f"ppo.sampling.stop: {text!r} is {len(ids)} tokens of this tokenizer, not one"
+            )
+        stops.add(ids[0])
+    banned = set(tokenizer.all_special_ids) - stops
+    # Rows of the output layer beyond the vocabulary stand for no token.
+    rows = model.get_output_embeddings().weight.shape[0]
+    banned |= set(range(len(tokenizer), rows))
+    return Sampling(
+        section.max_new_tokens, tuple(sorted(stops)), tuple(sorted(banned)),
+        section.temperature, section.top_k, section.top_p,
+    )  # fmt: skip
+
+
+def longest_prompt(model: PreTrainedModel, sampling: Sampling) -> int:
+    """Tokens a prompt may have, so that it and a full response fit the model's positions.
+
+    Raises:
+        UserError: a response alone does not.
+    """
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    if context is None:
+        return 2**31
+    if sampling.max_new_tokens >= context:
+        raise UserError(
+            f"ppo.sampling.max_new_tokens ({sampling.max_new_tokens}) leaves no room for a prompt "
+            f"in the model's context of {context} tokens"
+        )
+    return int(context) - sampling.max_new_tokens
+
+
+def heldout_prompts(
+    data: Path, tokenizer: PreTrainedTokenizerBase, longest: int, refuse: bool, looks: int
+) -> tuple[list[Prompt], list[Prompt]]:
+    """Split the held-out prompts: those of looks, and those that only the evaluation sees."""
+    prompts, _ = read_prompts(data / "prompts-heldout.jsonl", tokenizer, longest, refuse)
+    looks = min(looks, max(1, len(prompts) // 2))
+    return prompts[:looks], prompts[looks:] or prompts
+
+
+def _mix(
+    ppo: PPO, data: Path, tokenizer: PreTrainedTokenizerBase, seed: int
+) -> Callable[[int], MixLoss] | None:
+    """PPO-ptx: the next-token loss of texts drawn anew for each optimiser step."""
+    if ppo.pretraining_mix is None:
+        return None
+    path = data / "texts-train.jsonl"
+    if not path.exists():
+        raise UserError("ppo.pretraining_mix needs texts: set data.texts")
+    texts = [row["text"] for row in read_jsonl(path)]
+    mix = ppo.pretraining_mix
+
+    def of_update(update: int) -> MixLoss:
+        def mix_loss(policy: Policy, step: int) -> Tensor:
+            random = np.random.default_rng([seed, MIX, update, step])
+            batch = [texts[i] for i in random.integers(len(texts), size=mix.texts)]
+            loss, tokens = next_token_loss(policy.model, tokenizer, batch)
+            return mix.coefficient * loss / max(tokens, 1)
+
+        return mix_loss
+
+    return of_update
+
+
+def save_model(policy: Policy, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Write the language model as a Hugging Face directory, adapters merged into it."""
+    model = policy.model
+    if hasattr(model, "merge_and_unload"):
+        model = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)

@@ -1,0 +1,287 @@
+"""The `pretrain` stage: a small language model from nothing, top to bottom in `pretrain`."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from rl_lab.errors import UserError
+from rl_lab.files import write_json
+from rl_lab.metrics import MetricLog
+from rl_lab.phases import PhaseClock
+from rl_lab.rlhf import language_model
+from rl_lab.rlhf import tokenizer as tokenizers
+from rl_lab.rlhf.bits import Sample, Spelling, forward
+from rl_lab.rlhf.jsonl import read_jsonl
+from rl_lab.rlhf.ngram import NGram
+from rl_lab.rlhf.optimizers import optimizers_for
+from rl_lab.rlhf.packing import pack
+from rl_lab.rlhf.recipe import Pretrain
+from rl_lab.run import Run
+from rl_lab.signals import StopRequest
+
+LOG_EVERY = 10  # steps
+NGRAM_ORDER = 4  # tokens
+SAMPLES = 8
+PROMPT_WORDS = 3  # of a held-out text
+SAMPLE_TOKENS = 40
+TEXTS_AT_ONCE = 8_192
+
+
+def pretrain(  # noqa: PLR0915 -- a run reads top to bottom
+    section: Pretrain,
+    data: Path,
+    run: Run,
+    log: MetricLog,
+    stop: StopRequest,
+    *,
+    seed: int,
+    device: str,
+) -> None:
+    """Train a tokenizer and a language model on texts; leave `model/` and `report.json`.
+
+    Args:
+        section: the recipe's `pretrain`.
+        data: the data stage's directory, for its `texts-train.jsonl` and `texts-heldout.jsonl`.
+        run: this stage's directory; the caller holds its lock.
+        log: its metrics.
+        stop: asked at every step.
+        seed: what weights, order and samples follow from, unless the section has its own.
+        device: where to train, as torch names it.
+
+    Raises:
+        UserError: there are no texts, the section's parts do not fit together, or the loss is no
+            number any more.
+        Stopped: `stop` said so; nothing is left but the log.
+    """
+    seed = section.seed if section.seed is not None else seed
+    torch.manual_seed(seed)
+    clock = PhaseClock("preparation")
+    began = time.perf_counter()
+    run.update_status(budget=section.steps, step=0, unit="steps")
+
+    # 1. A tokenizer, and no more texts than the steps will see.
+    texts = _read_texts(data / "texts-train.jsonl")
+    words = section.tokenizer
+    tokenizer = tokenizers.train(
+        texts[: words.texts], words.kind, words.vocabulary, words.lowercase, section.context
+    )
+    sequences = _encode(tokenizer, texts, section.steps * section.batch_tokens, stop)
+    texts = texts[: len(sequences)]
+    rows = pack(sequences, section.context, tokenizer.pad_token_id)
+
+    # 2. What models are measured on: held-out texts, and as many of those trained on. The gap
+    #    between them also has a constant part where the two are of different kinds.
+    heldout_texts = _read_texts(data / "texts-heldout.jsonl")
+    heldout_texts = heldout_texts[
+        : len(_encode(tokenizer, heldout_texts, section.evaluation_tokens, stop))
+    ]
+    # Spelling is learned from neither, so that the gap between them is the model's alone.
+    others = texts[len(heldout_texts) :] or texts
+    spelling = Spelling(tokenizer, others[: words.texts])
+    heldout = Sample.of(heldout_texts, tokenizer, spelling, section.context)
+    seen = Sample.of(texts[: len(heldout_texts)], tokenizer, spelling, section.context)
+
+    # 3. What there is to beat, learned from the same tokens.
+    ngram = NGram(sequences, NGRAM_ORDER, len(tokenizer))
+    baseline = heldout.bits_per_character(float(ngram.nats(heldout.sequences).sum()))
+    log.event(0, "baseline", f"a {NGRAM_ORDER}-gram model reaches {baseline:.3f} bits/character")
+    del ngram, sequences
+
+    # 4. The model, its optimisers, and rows in random order.
+    model = language_model.build(section.architecture, tokenizer)
+    model.to(device)  # type: ignore[arg-type]  # transformers' wrapper hides `self`
+    _check_context(model, section.context)
+    optimizers = optimizers_for(model, section.optimizer, section.weight_decay)
+    size = max(1, section.batch_tokens // section.context)
+    batches = _batches(len(rows), size, seed)
+    autocast = language_model.fast_autocast(device)
+    log.event(
+        0,
+        "model",
+        f"{model.num_parameters():,} parameters, {len(rows) * section.context:,} tokens of text, "
+        f"batches of {size} rows",
+    )
+
+    best: dict[str, float] = {}
+    best_weights: dict[str, Tensor] = {}
+    looks_since_best = 0
+    losses: list[float] = []
+    step = 0
+    for step in range(1, section.steps + 1):
+        stop.check()
+        # 5. Predict each next token of a batch of rows.
+        clock.enter("train")
+        model.train()
+        with autocast:
+            logits, targets, auxiliary = forward(model, rows, next(batches), device)
+            loss = functional.cross_entropy(logits.float(), targets)
+        (loss + auxiliary).backward()
+        losses.append(_finite(loss, step, section.learning_rate))
+
+        # 6. Step, at this step's learning rate.
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        rate = section.learning_rate * schedule(step, section.steps, section.warmup)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad()
+        clock.enter("preparation")
+
+        if step % LOG_EVERY == 0 or step == section.steps:
+            seconds = clock.totals()
+            log.log(
+                step,
+                {
+                    "train/loss": sum(losses) / len(losses),
+                    "train/learning_rate": rate,
+                    "time/tokens_per_second": step * size * section.context / seconds["train"],
+                    **{f"phase/{phase}": spent for phase, spent in seconds.items()},
+                },
+            )
+            run.update_status(step=step)
+            losses.clear()
+
+        # 7. Look: held-out text, text trained on, samples. Keep the best; stop where none comes.
+        if step % section.evaluate_every == 0 or step == section.steps:
+            clock.enter("evaluation")
+            with autocast:
+                bits = heldout.measure(model, section.batch_tokens, device)
+                train_bits = seen.measure(model, section.batch_tokens, device)
+            look = {
+                "eval/bits_per_character": bits,
+                "train/bits_per_character": train_bits,
+                "eval/gap": bits - train_bits,
+            }
+            log.log(step, look)
+            for text in sample(model, tokenizer, heldout_texts[:2], seed):
+                log.event(step, "sample", text)
+            clock.enter("preparation")
+            looks_since_best += 1
+            if not best or bits < best["eval/bits_per_character"]:
+                best, looks_since_best = look | {"step": step}, 0
+                best_weights = {name: value.clone() for name, value in model.state_dict().items()}
+            if looks_since_best == section.patience:
+                log.event(
+                    step, "early-stop", f"no better at {looks_since_best} looks; kept the best"
+                )
+                break
+
+    # 8. Leave the best model, and what is known of it.
+    model.load_state_dict(best_weights)
+    model.save_pretrained(run.path / "model")
+    tokenizer.save_pretrained(run.path / "model")
+    write_json(
+        run.path / "report.json",
+        {
+            "heldout_bits_per_character": best["eval/bits_per_character"],
+            "train_bits_per_character": best["train/bits_per_character"],
+            "ngram_bits_per_character": baseline,
+            "ngram_order": NGRAM_ORDER,
+            "step": best["step"],
+            "steps": step,
+            "tokens": step * size * section.context,
+            "heldout_characters": heldout.characters,
+            "unknown_share": heldout.unknown_share,
+            "parameters": model.num_parameters(),
+            "seconds": time.perf_counter() - began,
+            "phases": clock.totals(),
+            "samples": sample(model, tokenizer, heldout_texts[:SAMPLES], seed),
+        },
+    )
+
+
+def schedule(step: int, steps: int, warmup: float) -> float:
+    """Share of the peak learning rate at a step in 1..steps: a linear rise, a linear fall to 0."""
+    rising = max(1, round(warmup * steps))
+    return min(step / rising, (steps - step + 1) / (steps - rising + 1))
+
+
+@torch.no_grad()
+def sample(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, texts: list[str], seed: int
+) -> list[str]:
+    """Return the first words of texts, each gone on with by the model, drawn at temperature 1.
+
+    Leaves torch's random numbers as they were.
+    """
+    model.eval()
+    starts = [" ".join(text.split()[:PROMPT_WORDS]) for text in texts]
+    prompts = tokenizer.pad(
+        {"input_ids": [sequence[:-1] for sequence in tokenizers.encode(tokenizer, starts)]},
+        return_tensors="pt",
+    ).to(model.device)
+    never = [tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        written = model.generate(  # type: ignore[operator]
+            **prompts,
+            do_sample=True,
+            max_new_tokens=SAMPLE_TOKENS,
+            suppress_tokens=[token for token in never if token is not None],
+        )
+    return tokenizer.batch_decode(written, skip_special_tokens=True)
+
+
+def _read_texts(path: Path) -> list[str]:
+    texts = [row["text"] for row in read_jsonl(path)] if path.exists() else []
+    if not texts:
+        raise UserError(
+            f"there is no text to pretrain on ({path.name} is empty or absent); name texts in the "
+            "recipe's data section, or start from a model with reward.base and ppo.base"
+        )
+    return texts
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerFast, texts: list[str], tokens: int, stop: StopRequest
+) -> list[list[int]]:
+    """Encode texts from the first on, until there are so many tokens or no more texts."""
+    sequences: list[list[int]] = []
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        stop.check()
+        for sequence in tokenizers.encode(tokenizer, texts[start : start + TEXTS_AT_ONCE]):
+            sequences.append(sequence)
+            tokens -= len(sequence)
+            if tokens <= 0:
+                return sequences
+    return sequences
+
+
+def _batches(rows: int, size: int, seed: int) -> Iterator[Tensor]:
+    """Yield batches of row numbers for ever, each row once an epoch, in another order each."""
+    generator = torch.Generator().manual_seed(seed)
+    rest = torch.empty(0, dtype=torch.int64)
+    while True:
+        while len(rest) < size:
+            rest = torch.cat((rest, torch.randperm(rows, generator=generator)))
+        yield rest[:size]
+        rest = rest[size:]
+
+
+def _check_context(model: PreTrainedModel, context: int) -> None:
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if longest is not None and context > longest:
+        raise UserError(
+            f"pretrain.context: rows of {context} tokens do not fit into a model of "
+            f"{longest} positions; raise pretrain.architecture.max_position_embeddings"
+        )
+
+
+def _finite(loss: Tensor, step: int, learning_rate: float) -> float:
+    """Return the loss as a number.
+
+    Raises:
+        UserError: it is none.
+    """
+    if not loss.isfinite():
+        raise UserError(
+            f"the loss of pretraining is {loss.item()} at step {step}; lower "
+            f"pretrain.learning_rate ({learning_rate:g})"
+        )
+    return loss.item()

@@ -1,0 +1,219 @@
+"""The `reward` stage: k reward models, each learned from the same preference pairs."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers import (
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+from trl import RewardConfig
+
+from reward_models.text import quiet
+from rl_lab.errors import UserError
+from rl_lab.files import write_json
+from rl_lab.metrics import MetricLog
+from rl_lab.phases import PhaseClock
+from rl_lab.rlhf import reward_report
+from rl_lab.rlhf.language_model import fast_autocast
+from rl_lab.rlhf.preference_trainer import Comparisons, PreferenceTrainer, load_base
+from rl_lab.rlhf.recipe import Reward
+from rl_lab.rlhf.reward_data import add_words, read_pairs, reward_tokenizer, tokenized
+from rl_lab.run import Run
+from rl_lab.signals import StopRequest
+
+WARMUP = 0.1  # share of the steps
+
+
+def train_reward(
+    section: Reward,
+    data: Path,
+    base: Path | str,
+    run: Run,
+    log: MetricLog,
+    stop: StopRequest,
+    *,
+    seed: int,
+    device: str,
+) -> None:
+    """Train the members, judge them and their mean on held-out pairs, and write `report.json`.
+
+    Args:
+        section: the recipe's.
+        data: the data stage's directory.
+        base: what the members start from: a directory or hub id of a language model.
+        run: takes `members/<i>/` and `report.json`.
+        log: takes the numbers; a step is an optimiser step of any member.
+        stop: asked after every step.
+        seed: of heads and orders.
+        device: where to train.
+
+    Raises:
+        UserError: there are no pairs, none is short enough, or the base cannot be used.
+        Stopped: somebody asked to.
+    """
+    clock = PhaseClock("preparation")
+
+    # 1. Pairs, as token ids.
+    pairs = read_pairs(data / "pairs-train.jsonl", heldout=False)
+    tokenizer = reward_tokenizer(base)
+    added = add_words(tokenizer, pairs)
+    if added:
+        log.event(0, "vocabulary", f"{added:,} words of the pairs, unknown to the base, are added")
+    dataset, too_long = tokenized(pairs, tokenizer, section.max_tokens, section.soft_labels)
+    if too_long:
+        log.event(
+            0, "dropped", f"{too_long:,} of {len(pairs):,} pairs are longer than "
+            f"{section.max_tokens} tokens and are left out", "warning",
+        )  # fmt: skip
+    if not len(dataset):
+        raise UserError(
+            f"no pair in {data / 'pairs-train.jsonl'} has at most {section.max_tokens} tokens; "
+            "raise reward.max_tokens"
+        )
+    steps = max(1, round(section.epochs * len(dataset) / section.batch))
+    run.update_status(step=0, budget=steps * section.members, unit="steps")
+
+    # 2. Members: the same base and pairs; another head, another order.
+    directories = [run.path / "members" / str(index) for index in range(section.members)]
+    seeds = np.random.SeedSequence(seed).generate_state(section.members) % 2**31
+    clock.enter("train")
+    for index, directory in enumerate(directories):
+        progress = Progress(run, log, stop, clock, first_step=index * steps, member=index)
+        train_member(
+            base, tokenizer, dataset, directory, progress,
+            reading=section.reading, steps=steps, batch=section.batch,
+            learning_rate=section.learning_rate,
+            weight_decay=section.weight_decay, seed=int(seeds[index]), device=device,
+        )  # fmt: skip
+
+    # 3. Judged on pairs whose texts no member has seen.
+    clock.enter("evaluation")
+    heldout = read_pairs(data / "pairs-heldout.jsonl", heldout=True)
+    report = reward_report.judge_members(directories, pairs, heldout, device, stop)
+    report["ceiling"] = reward_report.read_ceiling(data / "report.json")
+    report["dropped"] = {"longer than max_tokens": too_long}
+    report["added_words"] = added
+    write_json(run.path / "report.json", report)
+    done = steps * section.members
+    for index, member in enumerate(report["members"]):
+        log.log(done, {"reward/member": index, "eval/accuracy": member["accuracy"]["all"]["mean"]})
+    numbers = {"eval/ensemble_accuracy": report["ensemble"]["accuracy"]["all"]["mean"]}
+    log.log(done, numbers | phase_numbers(clock))
+
+
+def train_member(
+    base: Path | str,
+    tokenizer: PreTrainedTokenizerBase,
+    dataset: Dataset,
+    directory: Path,
+    progress: TrainerCallback,
+    *,
+    reading: str,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    weight_decay: float,
+    seed: int,
+    device: str,
+) -> None:
+    """Train one reward model and save it, with its tokenizer, in `directory`.
+
+    Raises:
+        UserError: the base is no model with a sequence-classification form.
+    """
+    with quiet():
+        torch.manual_seed(seed)
+        model = load_base(base, reading, device)
+        if len(tokenizer) > model.config.get_text_config().vocab_size:
+            model.resize_token_embeddings(len(tokenizer))
+        config = RewardConfig(
+            output_dir=str(directory),
+            use_cpu=device == "cpu",
+            bf16=fast_autocast(device)._enabled,
+            activation_checkpointing=False,
+            per_device_train_batch_size=batch,
+            max_steps=steps,
+            learning_rate=learning_rate,
+            lr_scheduler_type="linear",
+            warmup_steps=round(WARMUP * steps),
+            weight_decay=weight_decay,
+            optim="adamw_torch_fused",
+            max_grad_norm=1.0,
+            max_length=None,  # too long pairs are already left out
+            remove_unused_columns=False,
+            logging_steps=max(1, min(10, steps // 20)),
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            seed=seed,
+        )
+        trainer = PreferenceTrainer(
+            model=model,
+            args=config,
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            data_collator=Comparisons(tokenizer.pad_token_id),
+            callbacks=[progress],
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.train()
+        model.save_pretrained(directory)
+        tokenizer.save_pretrained(directory)
+
+
+class Progress(TrainerCallback):
+    """Hands the trainer's numbers to the metric log, and a request to stop to the trainer."""
+
+    def __init__(
+        self,
+        run: Run,
+        log: MetricLog,
+        stop: StopRequest,
+        clock: PhaseClock,
+        first_step: int,
+        member: int,
+    ) -> None:
+        """Keep where to report.
+
+        Args:
+            run: its status is kept up to date.
+            log: takes the numbers.
+            stop: asked after every step.
+            clock: its phases are logged as well.
+            first_step: steps done by earlier members.
+            member: number of the member.
+        """
+        self.run, self.metrics, self.stop, self.clock = run, log, stop, clock
+        self.first_step, self.member = first_step, member
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Raise Stopped if somebody asked to stop."""
+        self.stop.check()
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
+        logs: dict[str, float] | None = None, **_: Any,
+    ) -> None:  # fmt: skip
+        """Log loss, accuracy and learning rate."""
+        if not logs or "loss" not in logs:
+            return  # the summary at the end
+        step = self.first_step + state.global_step
+        names = ("loss", "accuracy", "learning_rate")
+        numbers = {f"train/{name}": logs[name] for name in names}
+        self.metrics.log(step, numbers | {"reward/member": self.member} | phase_numbers(self.clock))
+        self.run.update_status(step=step)
+
+
+def phase_numbers(clock: PhaseClock) -> dict[str, float]:
+    """Seconds of each phase so far, as they are logged."""
+    return {f"phase/{name}": seconds for name, seconds in clock.totals().items()}
