@@ -122,8 +122,9 @@ def events(found: Sequence[Record], count: int) -> Table:
     """The newest events, a line each."""
     shown = found[-count:] if count > 0 else []
     kinds = max((len(inert(event["event"])) for event in shown), default=0)
+    steps = max((len(f"{event['step']:,}") for event in shown), default=0)
     table = Table.grid(padding=(0, 1))
-    table.add_column(style="dim", justify="right", no_wrap=True)
+    table.add_column(style="dim", justify="right", no_wrap=True, min_width=steps)
     table.add_column(style="dim", no_wrap=True, overflow="ellipsis", min_width=min(kinds, 12))
     table.add_column(no_wrap=True, overflow="ellipsis")
     for event in shown:

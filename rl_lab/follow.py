@@ -37,7 +37,9 @@ def _follow_live(views: Sequence[View], more: Callable[[], bool], console: Conso
             going_on = more()
             for view in views:
                 view.refresh()
-            live.update(render(views, console.width - ROOM_FOR_ECHO, console.height), refresh=True)
+            # A line stays free, too: after the end the cursor stands there.
+            width, height = console.width - ROOM_FOR_ECHO, console.height - 1
+            live.update(render(views, width, height), refresh=True)
             if not going_on:
                 return
             time.sleep(1 / REDRAWS_PER_SECOND)

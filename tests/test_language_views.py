@@ -1,4 +1,4 @@
-"""The views of language experiments, from directories alone: dashboard, plain lines, list, report."""
+"""The views of language experiments, from directories alone: dashboard, lines, list, report."""
 
 import io
 import json
@@ -6,6 +6,7 @@ import math
 import random
 import re
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from rl_lab import language_vitals
-from rl_lab.cli import main
+from rl_lab.commands.runs import runs
 from rl_lab.dashboard import View, plain_line, render
 from rl_lab.errors import UserError
 from rl_lab.experiment_view import STAGES, ExperimentView, view_of
@@ -60,7 +61,8 @@ def test_ppo_shows_what_matters(runs_directory: Path) -> None:
         "done 21 s", "reused", "running 5", "to come", "36 of 60 updates", "left", "tokens/s",
         "generation 50%", "scoring 10%", "update 35%", "proxy reward", "gold stars", "gold raters",
         "KL, exact", "KL coefficient", "entropy", "clip share", "expl. variance", "length",
-        "end share", "▁", "update 30", "the film is a surprising", "what might have [/] [red]x[/red]",
+        "end share", "▁", "update 30", "the film is a surprising",
+        "what might have [/] [red]x[/red]",
     ):  # fmt: skip
         assert words in text, words
     assert "!" not in text
@@ -109,7 +111,7 @@ def test_a_stage_can_be_watched_by_its_own_name(runs_directory: Path) -> None:
 def test_a_stage_is_at_work_though_only_the_experiment_is_locked(runs_directory: Path) -> None:
     run = fake.build(runs_directory, at="ppo", share=0.5, state="running")
     (run.path / "ppo" / "lock").touch()
-    Run(run.path / "ppo").update_status(host=__import__("socket").gethostname())
+    Run(run.path / "ppo").update_status(host=socket.gethostname())
     assert Run(run.path / "ppo").state == "died"
     view = view_of(run)
     assert isinstance(view, ExperimentView)
@@ -118,12 +120,12 @@ def test_a_stage_is_at_work_though_only_the_experiment_is_locked(runs_directory:
 
 @pytest.mark.parametrize("width", [80, 140])
 def test_several_experiments_are_a_table(width: int, runs_directory: Path) -> None:
-    runs = [
+    made = [
         fake.build(runs_directory, "films-seed0"),
         fake.build(runs_directory, "films-seed1", at="ppo", share=0.5, state="running"),
         fake.build(runs_directory, "films-seed2", at="pretrain", share=0.5, state="running"),
     ]
-    text = text_of([view_of(run) for run in runs], width)
+    text = text_of([view_of(run) for run in made], width)
     for words in (
         "3 experiments of films",
         "seed0",
@@ -189,8 +191,14 @@ def test_an_experiment_that_has_not_begun_is_shown(runs_directory: Path) -> None
 
 
 def lines(**courses: list[float]) -> list[dict[str, float]]:
-    names = {"proxy": "reward/proxy", "gold": "gold/stars", "kl": "kl/exact", "ends": "rollout/end_share",
-             "length": "rollout/response_length", "entropy": "train/entropy"}  # fmt: skip
+    names = {
+        "proxy": "reward/proxy",
+        "gold": "gold/stars",
+        "kl": "kl/exact",
+        "ends": "rollout/end_share",
+        "length": "rollout/response_length",
+        "entropy": "train/entropy",
+    }
     count = len(next(iter(courses.values())))
     return [
         {"step": i, "wall": 1.0, **{names[key]: course[i] for key, course in courses.items()}}
@@ -260,11 +268,11 @@ def test_runs_lists_experiments(
     monkeypatch.setenv("COLUMNS", "100")
     fake.build(runs_directory, "done")
     fake.build(runs_directory, "half", at="ppo", share=0.5, state="stopped")
-    main(["runs"])
+    runs()
     text = capsys.readouterr().out
     for words in ("gold +1.12 SD", "ppo 30", "gold 0.6", "stopped"):
         assert words in text, words
-    main(["runs", "--json"])
+    runs(json=True)
     done, half = json.loads(capsys.readouterr().out)
     assert done["kind"] == "experiment"
     assert (done["gain_sd"], done["win_rate"]) == (1.12, 0.814)

@@ -13,11 +13,12 @@ def doctor_rlhf(model: str | None, json: bool) -> int:
         Exit code: 1 if an answer is wrong.
     """
     threads.pin(1)
-    from rl_lab.rlhf import known_answers
+    from rl_lab.rlhf.known_answers import run_checks
+    from rl_lab.rlhf.known_subject import tiny_subject
 
-    subject = known_answers.tiny_subject() if model is None else _subject(model)
+    subject = tiny_subject() if model is None else _subject(model)
     findings = []
-    for finding in known_answers.run_checks(subject):
+    for finding in run_checks(subject):
         findings.append(finding)
         if not json:
             mark = "right" if finding.right else "WRONG"
@@ -37,10 +38,11 @@ def doctor_rlhf(model: str | None, json: bool) -> int:
 
 
 def _subject(model: str):  # type: ignore[no-untyped-def]  # its type needs torch
-    from rl_lab.rlhf import known_answers, language_model
+    from rl_lab.rlhf import language_model
+    from rl_lab.rlhf.known_subject import subject_of
     from rl_lab.rlhf.ppo_stage import build_sampling
     from rl_lab.rlhf.recipe import SamplingSection
 
     loaded, tokenizer = language_model.load(model, "cpu")
     sampling = build_sampling(SamplingSection(), tokenizer, loaded)
-    return known_answers.subject_of(loaded, tokenizer, sampling)
+    return subject_of(loaded, tokenizer, sampling)

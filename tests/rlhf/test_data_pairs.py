@@ -104,8 +104,6 @@ def test_the_longest_shared_beginning_is_the_prompt() -> None:
     texts += ["a b p q r"]
     drawn = prefix_groups(texts, np.random.default_rng(0))
     found = {prompt: sorted(group) for group, prompt in drawn}
-        prompt: sorted(group) for group, prompt in prefix_groups(texts, np.random.default_rng(0))
-    }
     assert found == {"a b c d": [0, 1], "a b": [2, 3]}
 
 

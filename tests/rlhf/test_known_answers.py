@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from rl_lab.rlhf import known_answers, ppo_math
-from rl_lab.rlhf.known_answers import run_checks, tiny_subject
+from rl_lab.rlhf import known_answers, known_closed_forms, ppo_math
+from rl_lab.rlhf.known_answers import run_checks
+from rl_lab.rlhf.known_subject import tiny_subject
 
 
 def test_every_answer_is_right_for_the_tiny_model() -> None:
@@ -59,5 +60,5 @@ def test_a_score_at_the_wrong_token_is_noticed(monkeypatch: pytest.MonkeyPatch) 
         return first
 
     monkeypatch.setattr(ppo_math, "end_of", at_first)
-    assert not all(finding.right for finding in known_answers.score_at_the_end())
-    assert not known_answers.advantages_in_closed_form().right
+    assert not all(finding.right for finding in known_closed_forms.score_at_the_end())
+    assert not known_closed_forms.advantages_in_closed_form().right

@@ -1,0 +1,237 @@
+"""PPO on a small model: it learns, counts its steps, resumes to the same bits, refuses nonsense."""
+
+import json
+import math
+import signal
+from typing import Any
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from rl_lab.errors import UserError
+from rl_lab.metrics import Record
+from rl_lab.rlhf.policy import Policy
+from rl_lab.rlhf.recipe import KL, PPO
+from rl_lab.rlhf.rewards import Rewards, Term
+from rl_lab.rlhf.sampling import Sampling
+from rl_lab.signals import Stopped, StopRequest
+from tests.rlhf.conftest import Tiny
+
+
+def weights(policy: Policy) -> torch.Tensor:
+    return torch.cat([tensor.detach().flatten() for tensor in policy.model.parameters()])
+
+
+def course(records: list[Record], name: str) -> list[float]:
+    return [record[name] for record in records if name in record]
+
+
+def timeless(records: list[Record]) -> list[Record]:
+    """Records without clocks."""
+    return [
+        {k: v for k, v in record.items() if not k.startswith(("wall", "phase/", "rollout/tokens_per"))}
+        for record in records
+        if "event" not in record
+    ]  # fmt: skip
+
+
+def test_it_learns_what_it_is_paid_for(tiny: Tiny) -> None:
+    ppo = tiny.settings(updates=40, rollouts=64, minibatch=32, micro_batch=32, learning_rate=1e-3,
+                        kl=KL(coefficient=0.02), looks={"every": 10, "prompts": 8})  # fmt: skip
+    _, run, records = tiny.train(ppo)
+    earned = course(records, "reward/a")
+    assert sum(earned[-5:]) / 5 > sum(earned[:5]) / 5 + 0.3
+    assert run.status["best"]["step"] > 0
+
+
+@pytest.mark.parametrize(("minibatch", "epochs"), [(16, 1), (8, 2), (4, 3)])
+def test_a_minibatch_is_one_optimizer_step(tiny: Tiny, minibatch: int, epochs: int) -> None:
+    """TRL's PPO made 4 steps where 16 were asked for."""
+    ppo = tiny.settings(updates=1, minibatch=minibatch, micro_batch=2, epochs=epochs)
+    _, run, records = tiny.train(ppo)
+    assert course(records, "train/optimizer_steps") == [16 // minibatch * epochs]
+    state = json.loads((run.checkpoints / f"{1:012d}" / "optimizer.json").read_text())
+    assert f'"value": {float(16 // minibatch * epochs)}' not in state  # the steps are a tensor
+
+
+def test_micro_batches_do_not_change_the_result(tiny: Tiny) -> None:
+    whole, _, _ = tiny.train(tiny.settings(micro_batch=8), "whole")
+    parts, _, _ = tiny.train(tiny.settings(micro_batch=2), "parts")
+    torch.testing.assert_close(weights(whole), weights(parts), atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"lora": {"rank": 2}},
+        {"critic": {"kind": "separate"}},
+        {"kl": {"target": 0.5, "adaptation": 1.0}, "scores": {"normalize": True}},
+        {"refresh_reference": 1},
+    ],
+    ids=["plain", "lora", "separate critic", "adaptive", "refreshed reference"],
+)
+def test_a_run_stopped_and_resumed_ends_in_the_same_bits(
+    tiny: Tiny, changes: dict[str, Any]
+) -> None:
+    ppo = tiny.settings(updates=4, checkpoint_every=3, looks={"every": 2, "prompts": 8}, **changes)
+    through, _, whole = tiny.train(ppo, "through")
+
+    class StopAfterTwo(StopRequest):
+        asked = 0
+
+        @property
+        def signal(self) -> int | None:
+            self.asked += 1
+            return signal.SIGTERM if self.asked > 2 else None
+
+        @signal.setter
+        def signal(self, value: int | None) -> None:
+            pass
+
+    with pytest.raises(Stopped):
+        tiny.train(ppo, "resumed", stop=StopAfterTwo())
+    resumed, run, records = tiny.train(ppo, "resumed")
+    assert torch.equal(weights(through), weights(resumed))
+    assert timeless(whole) == timeless(records)
+    assert run.status["step"] == 4
+
+
+def test_with_lora_the_base_stays_and_is_the_reference(tiny: Tiny) -> None:
+    ppo = tiny.settings(lora={"rank": 2}, learning_rate=1e-2)
+    before = tiny.policy(ppo)
+    after, _, records = tiny.train(ppo)
+    assert after.reference_of().own_model is None
+    frozen = [n for n, p in after.named_parameters() if not p.requires_grad]
+    assert frozen
+    for name in frozen:
+        assert torch.equal(before.get_parameter(name), after.get_parameter(name))
+    assert course(records, "kl/exact")[0] == pytest.approx(0, abs=1e-6)
+    assert course(records, "kl/exact")[1] > 1e-4
+
+
+def test_warm_up_moves_the_critic_alone(tiny: Tiny) -> None:
+    ppo = tiny.settings(critic={"warmup_updates": 2})
+    before = tiny.policy(ppo)
+    start, head = weights(before).clone(), before.critic.head.weight.detach().clone()
+    policy, _, _ = tiny.train(ppo)
+    assert torch.equal(start, weights(policy))
+    assert tiny.settings(updates=2).critic.warmup_updates == 0
+    trained, run, _ = tiny.train(ppo, "again")
+    from rl_lab import checkpoint
+
+    snapshot, _ = checkpoint.latest(run.checkpoints)
+    assert snapshot is not None
+    assert not torch.equal(head, snapshot.tensors["policy"]["critic.head.weight"])
+    del trained
+
+
+@pytest.mark.parametrize("estimator", ["k2", "k3", "exact"])
+def test_kl_in_the_loss_holds_the_policy_back(tiny: Tiny, estimator: str) -> None:
+    def drift(coefficient: float) -> float:
+        kl = {"place": "loss", "estimator": estimator, "coefficient": coefficient}
+        ppo = tiny.settings(updates=8, learning_rate=5e-3, kl=kl)
+        _, _, records = tiny.train(ppo, f"{estimator}-{coefficient}")
+        return course(records, "kl/exact")[-1]
+
+    assert drift(5.0) < 0.5 * drift(0.0)
+
+
+def test_the_coefficient_rises_while_kl_is_above_its_target(tiny: Tiny) -> None:
+    kl = {"coefficient": 0.01, "target": 1e-6, "adaptation": 1.0}
+    _, _, records = tiny.train(tiny.settings(updates=4, kl=kl))
+    # At the first update the policy is the reference: KL 0 is below the target.
+    assert course(records, "kl/coefficient") == pytest.approx([0.01, 0.008, 0.0096, 0.01152])
+
+
+def test_an_update_ends_early_when_it_moved_far_enough(tiny: Tiny) -> None:
+    ppo = tiny.settings(epochs=4, learning_rate=1e-2, kl={"stop_update": 1e-4})
+    _, _, records = tiny.train(ppo)
+    assert max(course(records, "train/optimizer_steps")) < 8
+
+
+@pytest.mark.parametrize("truncation", [{"top_k": 2}, {"top_p": 0.7}])
+def test_truncated_sampling_keeps_its_ratios(tiny: Tiny, truncation: dict[str, Any]) -> None:
+    tiny.sampling = Sampling(6, (1,), (0, 2), temperature=0.7, **truncation)
+    _, _, records = tiny.train(tiny.settings())
+    assert max(course(records, "rollout/sampler_mismatch")) < 1e-4
+    assert all(math.isfinite(kl) for kl in course(records, "kl/exact"))
+
+
+def test_token_scores_are_earned_where_they_are_given(tiny: Tiny) -> None:
+    def per_token(prompts: Any, completions: Any, tokens: list[list[str]]) -> list[list[float]]:
+        return [[float(token == "a") for token in row] for row in tokens]
+
+    tiny.rewards = Rewards({"a": Term(per_token, weight=2.0, per_token=True)})
+    ppo = tiny.settings(updates=30, rollouts=64, minibatch=64, micro_batch=64, learning_rate=5e-3,
+                        kl=KL(coefficient=0.02), looks={"every": 30, "prompts": 8})  # fmt: skip
+    _, _, records = tiny.train(ppo)
+    earned, total = course(records, "reward/a"), course(records, "reward/proxy")
+    assert total == pytest.approx([2 * value for value in earned], rel=1e-5)
+    assert earned[-1] > earned[0] + 1
+
+
+def test_the_best_look_is_kept_and_never_one_beyond_the_limit(tiny: Tiny) -> None:
+    ppo = tiny.settings(updates=6, learning_rate=2e-2, kl={"coefficient": 0.0, "limit": 1e-9})
+    before = weights(tiny.policy(ppo)).clone()
+    policy, run, records = tiny.train(ppo)
+    assert course(records, "look/kl")[-1] > 0.01
+    assert run.status["best"]["step"] == 0
+    assert torch.equal(before, weights(policy))
+
+
+def test_samples_are_kept_with_what_they_earned(tiny: Tiny) -> None:
+    judges = {"length": lambda texts: torch.tensor([len(text) / 100 for text in texts]).numpy()}
+    _, run, _ = tiny.train(tiny.settings(), judges=judges)
+    rows = [json.loads(line) for line in (run.path / "samples.jsonl").read_text().splitlines()]
+    assert {row["step"] for row in rows} == {0, 1, 2}
+    assert all(set(row["gold"]) == {"length"} and row["kl"] >= -1e-6 for row in rows)
+
+
+def test_pretraining_mix_is_added_to_the_loss(tiny: Tiny) -> None:
+    def mix(update: int) -> Any:
+        return lambda policy, step: 1e3 * policy.critic.head.weight.sum() + 0.0 * sum(
+            parameter.sum() for parameter in policy.model.parameters()
+        )
+
+    _, _, records = tiny.train(tiny.settings(), mix_loss=mix)
+    assert len(course(records, "train/mix_loss")) == 2
+
+
+def test_a_nan_stops_before_it_is_applied(tiny: Tiny) -> None:
+    def mix(update: int) -> Any:
+        return lambda policy, step: math.nan * policy.critic.head.weight.sum()
+
+    with pytest.raises(FloatingPointError, match="was not made|not made"):
+        tiny.train(tiny.settings(), mix_loss=mix)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"rollouts": 10, "minibatch": 4, "micro_batch": 2}, "not a multiple of minibatch"),
+        ({"minibatch": 8, "micro_batch": 3, "rollouts": 8}, "not a multiple of micro_batch"),
+        ({"kl": {"place": "loss", "estimator": "k1"}}, "expected gradient of zero"),
+        ({"kl": {"place": "reward", "estimator": "exact"}}, "cannot see which token"),
+        ({"lora": {}, "refresh_reference": 3}, "needs a reference of its own"),
+        ({"rewards": {"r": {}}}, "exactly one of"),
+        ({"rewards": {"r": {"model": "x", "function": "y"}}}, "exactly one of"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(changes: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        PPO(**changes)
+
+
+@pytest.mark.parametrize(
+    ("score", "sentence"),
+    [
+        (lambda prompts, completions: [0.0], "scores of shape"),
+        (lambda prompts, completions: [math.nan] * len(completions), "finite number"),
+    ],
+)
+def test_a_reward_that_is_none_is_refused(tiny: Tiny, score: Any, sentence: str) -> None:
+    tiny.rewards = Rewards({"r": Term(score)})
+    with pytest.raises(UserError, match=sentence):
+        tiny.train(tiny.settings())
