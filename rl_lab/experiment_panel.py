@@ -51,7 +51,8 @@ def _strip(view: ExperimentView) -> Table:
         state = view.stage_state(name)
         shown = name == view.current
         style = STATE_STYLES.get(state, "dim" if state == "to come" else "cyan")
-        names.append(Text(name, style=f"{style} underline" if shown else style))
+        # Appended: a text's own style would underline its whole column.
+        names.append(Text().append(name, f"{style} underline" if shown else style))
         word = {"finished": "done", "created": "starting"}.get(state, state)
         seconds = view.stage_seconds(name)
         known = state not in ("to come", "reused", "created") and seconds > 0

@@ -42,7 +42,8 @@ class BestOf:
     proxy: float | None
     gold: dict[str, float | None]
     gain: dict[str, float | None]
-    distinct_2: float | None
+    distinct_2_kept: float | None
+    """distinct-2 as a share of that of as many completions of the reference."""
 
 
 def number(value: Any) -> float | None:
@@ -70,6 +71,12 @@ def mapping(value: Any) -> dict[str, Any]:
 def rows(value: Any) -> list[dict[str, Any]]:
     """The JSON objects of a list."""
     return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
+def _share(part: Any, whole: Any) -> float | None:
+    """One number as a share of another; None where that cannot be told."""
+    mine, others = number(part), number(whole)
+    return mine / others if mine is not None and others else None
 
 
 class LanguageEvaluation:
@@ -113,8 +120,7 @@ class LanguageEvaluation:
     @property
     def distinct_2_kept(self) -> float | None:
         """The policy's distinct-2 as a share of the reference's."""
-        mine, others = (number(side.get("distinct_2")) for side in (self.policy, self.reference))
-        return mine / others if mine is not None and others else None
+        return _share(self.policy.get("distinct_2"), self.reference.get("distinct_2"))
 
     @property
     def verdict(self) -> str:
@@ -144,6 +150,7 @@ class LanguageEvaluation:
             self._row("repetition", ("repetition",)),
             self._row("fluency", ("fluency",), note="reference's log-likelihood a token"),
             self._row("bits a character", ("bits_per_character",), note="on held-out texts"),
+            self._row("held-out loss", ("heldout_loss",), note="nats a token, on held-out texts"),
         ]
         return [row for row in found if row.policy or row.reference]
 
@@ -162,7 +169,7 @@ class LanguageEvaluation:
                 number(row.get("proxy")),
                 {judge: number(mapping(row.get("gold")).get(judge)) for judge in self.judges},
                 {judge: number(mapping(row.get("gain")).get(judge)) for judge in self.judges},
-                number(row.get("distinct_2")),
+                _share(row.get("distinct_2"), row.get("distinct_2_reference")),
             )
             for row in self._best_of
         ]
@@ -179,5 +186,5 @@ class LanguageEvaluation:
             mean(estimate(self.policy.get("proxy"))),
             {judge: mean(estimate(gold.get(judge))) for judge in self.judges},
             {judge: mean(self.gains.get(judge)) for judge in self.judges},
-            number(self.policy.get("distinct_2")),
+            self.distinct_2_kept,
         )

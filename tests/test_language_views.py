@@ -77,6 +77,16 @@ def test_a_wide_and_tall_terminal_shows_more_completions(runs_directory: Path) -
     assert large > small
 
 
+def test_speed_is_told_also_where_it_was_not_logged(runs_directory: Path) -> None:
+    run = fake.build(runs_directory, at="ppo", share=0.6, state="running")
+    log = run.path / "ppo" / "metrics.jsonl"
+    log.write_text(log.read_text().replace("rollout/tokens_per_second", "other"))
+    said = re.search(r"([\d,]+) tokens/s", text_of([view_of(run)]))
+    assert said
+    # 128 rollouts of about 16.4 tokens, 1.35 s an update
+    assert float(said[1].replace(",", "")) == pytest.approx(128 * 16.4 / 1.35, rel=0.03)
+
+
 def test_other_stages_show_their_numbers(runs_directory: Path) -> None:
     pretrain = fake.build(runs_directory, "a", at="pretrain", share=0.6, state="running")
     text = text_of([view_of(pretrain)])
@@ -284,7 +294,7 @@ def test_the_report_says_what_was_found_escapes_and_fetches_nothing(runs_directo
     page = write_report(fake.build(runs_directory)).read_text(encoding="utf-8")
     for words in (
         "+1.12 standard deviations", "[+1.01, +1.23]", "2.31 nats", "81%", "95%", "best of 64",
-        "0.868", "0.954", "ECE) 0.031", "licence: MIT", "bits a character", "rl-lab train",
+        "0.868", "0.954", "ECE) 0.031", "licence: MIT", "held-out loss", "rl-lab train",
         "0.772",
     ):  # fmt: skip
         assert words in page, words

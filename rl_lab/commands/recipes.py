@@ -10,7 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from rl_lab import recipes as recipe_files
+from rl_lab.commands import kinds
 from rl_lab.rl.recipe import AgentRecipe
+from rl_lab.rlhf.recipe import LanguageRecipe
 from rl_lab.text import inert_text, short
 
 RESULTS_FILE = recipe_files.BUILT_IN / "results.json"
@@ -30,13 +32,12 @@ def recipes(
     name
         A recipe to show in full, its defaults filled in.
     keys
-        Explain every key a recipe may have.
+        Explain every key a recipe may have: an agent's, or one like the recipe named.
     json
         Print the list as JSON.
     """
     if keys:
-        for key, text in recipe_files.fields(AgentRecipe):
-            Console().print(inert_text(f"{key:32} "), inert_text(text), sep="", soft_wrap=True)
+        _print_keys(name)
         return 0
     if name is not None:
         print(recipe_files.dump(_load(name)), end="")
@@ -46,10 +47,15 @@ def recipes(
     if json:
         print(json_module.dumps(listed, indent=2))
         return 0
-    Console().print(_table([row for row in listed if row["env"]]))
+    agents = [row for row in listed if row["kind"] == "agent"]
+    Console().print(_table([row for row in agents if row["env"]]))
     print("\nOn any environment, as in `rl-lab train sac --env.id Pendulum-v1`:")
-    print("  " + ", ".join(row["recipe"] for row in listed if not row["env"]))
-    print("`rl-lab recipes NAME` shows one, `rl-lab recipes --keys` explains the keys.")
+    print("  " + ", ".join(row["recipe"] for row in agents if not row["env"]))
+    print("\nLanguage models, from data to PPO:")
+    for row in listed:
+        if row["kind"] == "language":
+            print(f"  {row['recipe']}: {row['description']}")
+    print("`rl-lab recipes NAME` shows one; with --keys, it explains the keys of such a recipe.")
     return 0
 
 
@@ -75,19 +81,31 @@ def _given(value: float | None) -> str:
     return "–" if value is None else f"{value:g}"
 
 
-def _load(name: str) -> AgentRecipe:
+def _print_keys(name: str | None) -> None:
+    kind: type[recipe_files.Section] = AgentRecipe
+    if name is not None:
+        _, _, data = recipe_files.read(name)
+        kind = kinds.kind_of(data).recipe
+    for key, text in recipe_files.fields(kind):
+        Console().print(inert_text(f"{key:32} "), inert_text(text), sep="", soft_wrap=True)
+
+
+def _load(name: str) -> AgentRecipe | LanguageRecipe:
     """Load a recipe to show it; one that leaves the environment open, with a stand-in."""
     _, _, data = recipe_files.read(name)
     if data.get("env") == {}:
         print("# env.id is yours to give: --env.id ID", file=sys.stderr)
         return recipe_files.load(AgentRecipe, name, {"env": {"id": "CartPole-v1"}})
-    return recipe_files.load(AgentRecipe, name)
+    return kinds.load(name)[1]
 
 
 def _row(name: str, measured: dict[str, Any]) -> dict[str, Any]:
     _, _, data = recipe_files.read(name)
+    if kinds.kind_of(data) is kinds.LANGUAGE:
+        return {"recipe": name, "kind": "language", "description": data["description"]}
     return {
         "recipe": name,
+        "kind": "agent",
         "description": data["description"],
         "env": data["env"].get("id"),
         "algorithm": data["algorithm"]["name"],

@@ -95,9 +95,10 @@ def evaluate(
     before, tokenizer = language_model.load(str(source), device)
     after, _ = language_model.load(trained / "model", device)
     sampling = build_sampling(ppo.sampling, tokenizer, before)
+    autocast = precision(ppo, device)
     setting = Setting(
-        rewards.build(ppo.rewards, reward, device), judges, tokenizer, sampling,
-        ppo.micro_batch, precision(ppo, device), stop,
+        rewards.build(ppo.rewards, reward, device, autocast == torch.bfloat16), judges, tokenizer,
+        sampling, ppo.micro_batch, autocast, stop,
     )  # fmt: skip
     longest = longest_prompt(before, sampling)
     _, prompts = heldout_prompts(data, tokenizer, longest, False, ppo.looks.prompts)

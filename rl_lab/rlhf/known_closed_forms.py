@@ -49,7 +49,7 @@ def score_at_the_end() -> Iterator[Finding]:
         "several end tokens": (tiny_tokenizer(), (1, 4)),
     }
     for name, (tokenizer, stops) in cases.items():
-        begin = tokenizer.convert_tokens_to_ids("<bos>")
+        begin = int(tokenizer.bos_token_id)
         ids = [[begin, *tokenizer(text).input_ids] for text in ("a", "b c", "c")] * 8
         subject = Subject(
             tiny_model(len(tokenizer)), tokenizer, [Prompt("", row) for row in ids],

@@ -45,6 +45,10 @@ def masked_whiten(values: Tensor, mask: Tensor, epsilon: float = 1e-8) -> Tensor
 # --- KL ------------------------------------------------------------------------------------------
 
 
+LEAST = -200.0
+"""exp of less than this is 0 in float32: what stands in for -inf where it is multiplied by 0."""
+
+
 def kl_estimate(log_probs: Tensor, reference: Tensor, estimator: str) -> Tensor:
     """Estimate KL(policy || reference) at each sampled token.
 
@@ -85,8 +89,8 @@ def exact_kl(log_probs: Tensor, reference: Tensor) -> Tensor:
         (...), in nats, at least 0 up to rounding. Summed along responses sampled from the policy
         its mean is the KL between the distributions over responses, with less variance than k1.
     """
-    possible = log_probs > -math.inf
-    difference = torch.where(possible, log_probs, 0) - torch.where(possible, reference, 0)
+    # 0 log 0 is 0: a bound far below any log-probability that float32 tells from impossible.
+    difference = log_probs.clamp(min=LEAST) - reference.clamp(min=LEAST)
     return (log_probs.exp() * difference).sum(-1)
 
 
@@ -236,8 +240,7 @@ def entropy(log_probs: Tensor) -> Tensor:
     Returns:
         (...), in nats.
     """
-    finite = torch.where(log_probs > -math.inf, log_probs, 0)
-    return -(log_probs.exp() * finite).sum(-1)
+    return -(log_probs.exp() * log_probs.clamp(min=LEAST)).sum(-1)
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:

@@ -65,7 +65,8 @@ def run_ppo(
     torch.manual_seed(stream(seed, BUILD, 1)[0])
     source = pretrain / "model" if ppo.policy == "pretrain" and pretrain else Path(ppo.policy)
     model, tokenizer = language_model.load(str(source), device)
-    terms = rewards.build(ppo.rewards, reward, device)
+    bf16 = precision(ppo, device) == torch.bfloat16
+    terms = rewards.build(ppo.rewards, reward, device, bf16)
     policy = build_policy(ppo, model, tokenizer, terms)
     sampling = build_sampling(ppo.sampling, tokenizer, model)
 

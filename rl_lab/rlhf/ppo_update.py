@@ -73,7 +73,9 @@ def optimize(
                 evaluated.values[:, :-1], rollout.values[part, :length],
                 returns[part, :length], mask, tokens, ppo.critic.clip,
             )  # fmt: skip
-            entropy = torch.where(mask, ppo_math.entropy(evaluated.distribution), 0).sum() / tokens
+            with torch.set_grad_enabled(ppo.entropy_coefficient > 0):  # else it is for the log
+                entropies = ppo_math.entropy(evaluated.distribution)
+            entropy = torch.where(mask, entropies, 0).sum() / tokens
             loss = ppo.critic.coefficient * loss_value
             if not critic_only:
                 loss = loss + loss_policy - ppo.entropy_coefficient * entropy

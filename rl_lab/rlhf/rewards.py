@@ -108,13 +108,16 @@ class Rewards:
 # --- from a recipe -------------------------------------------------------------------------------
 
 
-def build(terms: Mapping[str, RewardTerm], reward_stage: Path | None, device: str) -> Rewards:
+def build(
+    terms: Mapping[str, RewardTerm], reward_stage: Path | None, device: str, bf16: bool
+) -> Rewards:
     """Load every term of a recipe.
 
     Args:
         terms: by name.
         reward_stage: the `reward` stage's directory, if there is one.
         device: where models live.
+        bf16: whether they compute in bfloat16.
 
     Raises:
         UserError: a model or function that is not there or cannot be used.
@@ -125,7 +128,7 @@ def build(terms: Mapping[str, RewardTerm], reward_stage: Path | None, device: st
             score = function_of(term.function, f"ppo.rewards.{name}.function")
         else:
             source = str(reward_stage) if term.model == "reward" else str(term.model)
-            members = load_members(source, f"ppo.rewards.{name}.model", device)
+            members = load_members(source, f"ppo.rewards.{name}.model", device, bf16)
             joins: dict[str, Callable[[Tensor], Tensor]] = {
                 "mean": ensemble.mean,
                 "minimum": ensemble.minimum,
@@ -138,7 +141,7 @@ def build(terms: Mapping[str, RewardTerm], reward_stage: Path | None, device: st
     return Rewards(built)
 
 
-def load_members(source: str, key: str, device: str) -> list[Function]:
+def load_members(source: str, key: str, device: str, bf16: bool) -> list[Function]:
     """Load one reward model, or each member of a `reward` stage's directory.
 
     Raises:
@@ -149,7 +152,7 @@ def load_members(source: str, key: str, device: str) -> list[Function]:
     directory = Path(source) / "members"
     sources = sorted(map(str, directory.iterdir())) if directory.is_dir() else [source]
     try:
-        return [TextRewardModel(member, device) for member in sources]
+        return [TextRewardModel(member, device, bf16=bf16) for member in sources]
     except (ValueError, OSError) as error:
         raise UserError(f"{key}: {' '.join(str(error).split())}") from None
 

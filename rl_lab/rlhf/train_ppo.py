@@ -8,6 +8,7 @@ process was ended and resumed before it.
 """
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -100,6 +101,7 @@ def train_ppo(
         if stop.signal is not None:
             ppo_state.save(run, policy, reference, optimizer, progress)
             stop.check()
+        began = time.perf_counter()
         torch.manual_seed(stream(seed, ORDER, 1, update + 1)[0])
         generator = torch.Generator(policy.device)
         generator.manual_seed(stream(seed, SAMPLES, 1, update + 1)[0])
@@ -148,6 +150,8 @@ def train_ppo(
             log.event(progress.update, "reference", "refreshed: it is the policy of now")
 
         # 6. A line in the log; now and then a look at held-out prompts, and a snapshot.
+        tokens_per_second = int(mask.sum()) / (time.perf_counter() - began)
+        numbers["rollout/tokens_per_second"] = tokens_per_second
         phases = {f"phase/{name}": seconds for name, seconds in clock.totals().items()}
         log.log(progress.update, numbers | phases)
         last = progress.update == ppo.updates

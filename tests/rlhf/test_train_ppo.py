@@ -191,8 +191,9 @@ def test_samples_are_kept_with_what_they_earned(tiny: Tiny) -> None:
 
 def test_pretraining_mix_is_added_to_the_loss(tiny: Tiny) -> None:
     def mix(update: int) -> Any:
-        return lambda policy, step: 1e3 * policy.critic.head.weight.sum() + 0.0 * sum(
-            parameter.sum() for parameter in policy.model.parameters()
+        return lambda policy, step: (
+            1e3 * policy.critic.head.weight.sum()
+            + 0.0 * sum(parameter.sum() for parameter in policy.model.parameters())
         )
 
     _, _, records = tiny.train(tiny.settings(), mix_loss=mix)
