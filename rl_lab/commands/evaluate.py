@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rl_lab.commands.language_result import show_result
 from rl_lab.errors import UserError
+from rl_lab.experiment_view import ExperimentView, view_of
 from rl_lab.files import write_json
 from rl_lab.run import Run
 from rl_lab.statistics import Interval, mean_interval
@@ -25,6 +27,8 @@ def evaluate(
     json: Annotated[bool, Parameter(negative=())] = False,
 ) -> int:
     """Judge trained runs on fresh seeds, never those of training or of its evaluations.
+
+    Of a language experiment it shows what its `evaluate` stage measured on held-out prompts.
 
     Every run faces the same starts. Results go into each run's evaluation.json, with every
     episode; the table shows means with 95 % bootstrap intervals.
@@ -47,6 +51,12 @@ def evaluate(
     if not 1 <= episodes <= 100_000:
         raise UserError(f"--episodes {episodes}: should be from 1 to 100000")
     chosen = [Run.open(name) for name in dict.fromkeys(runs)]  # a run named twice counts once
+    experiments = [run for run in chosen if isinstance(view_of(run), ExperimentView)]
+    for run in experiments:
+        show_result(run, json)
+    chosen = [run for run in chosen if run not in experiments]
+    if not chosen:
+        return 0
     results = []
     for number, run in enumerate(chosen, start=1):
         if not json and len(chosen) > 1:

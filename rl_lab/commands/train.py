@@ -16,7 +16,7 @@ from rl_lab import recipes, threads
 from rl_lab.commands import kinds
 from rl_lab.commands.kinds import Kind, Recipe
 from rl_lab.errors import UserError
-from rl_lab.experiment_view import view_of
+from rl_lab.experiment_view import ExperimentView, view_of
 from rl_lab.metrics import read_metrics
 from rl_lab.run import Run, check_name, fresh_names
 from rl_lab.signals import StopRequest
@@ -240,7 +240,8 @@ def _report_results(runs: list[Run], json: bool) -> None:
     finished = [str(_shortest(run.path)) for run in runs if run.state == "finished"]
     if finished:
         print(f"  judge: rl-lab evaluate {' '.join(finished)}")
-        print(f"  see:   rl-lab play {finished[0]} --video")
+        language = isinstance(view_of(runs[0]), ExperimentView)
+        print(f"  see:   rl-lab {'report' if language else 'play --video'} {finished[0]}")
     for run in runs:
         if run.state != "finished":
             print(f"  go on: rl-lab train --resume {_shortest(run.path)}")
@@ -253,13 +254,15 @@ def _result(run: Run) -> dict[str, Any]:
         "state": run.state,
         "reason": status.get("reason"),
         "steps": status["step"],
+        "unit": status.get("unit", "steps"),
         "seconds": records[-1]["wall"] if records else 0.0,
         "best": status.get("best"),
     }
 
 
 def _said(name: str, result: dict[str, Any]) -> str:
-    head = f"{result['state']}: {name} · {result['steps']:,} steps in {result['seconds']:.1f} s"
+    unit = result["unit"]
+    head = f"{result['state']}: {name} · {result['steps']:,} {unit} in {result['seconds']:.1f} s"
     best, parts = result["best"], []
     if best:
         parts.append(f"best return {short(best['return'])} at step {best['step']:,}")

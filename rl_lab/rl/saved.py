@@ -13,7 +13,14 @@ DETERMINISTIC = ("td3", "ddpg", "ars")
 
 
 def recipe_of(run: Run) -> AgentRecipe:
-    """Read a run's recipe, and pin the threads it was trained with."""
+    """Read a run's recipe, and pin the threads it was trained with.
+
+    Raises:
+        UserError: it is no agent's.
+    """
+    _, _, data = recipes.read(str(run.recipe_file))
+    if "env" not in data:
+        raise UserError(f"{run.name!r} trained a language model, not an agent; see `rl-lab report`")
     recipe = recipes.load(AgentRecipe, str(run.recipe_file))
     threads.pin(recipe.threads)
     return recipe

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from rl_lab.errors import UserError
 from rl_lab.metrics import MetricLog
@@ -121,10 +122,16 @@ def _critic_of_reward(terms: rewards.Rewards, tokenizer: PreTrainedTokenizerBase
 
     ensemble = next(t.score for t in terms.terms.values() if isinstance(t.score, Ensemble))
     member: Any = ensemble.members[0]
-    if member.tokenizer.get_vocab() != tokenizer.get_vocab():
+    theirs = member.tokenizer.get_vocab()
+    if any(theirs.get(token) != number for token, number in tokenizer.get_vocab().items()):
         raise UserError(
-            "ppo.critic.kind reward: the reward model's tokenizer is not the policy's, so it "
-            "cannot read the policy's tokens; use shared or separate"
+            "ppo.critic.kind reward: the reward model's tokenizer has other numbers for the "
+            "policy's tokens, so it cannot read them; use shared or separate"
+        )
+    if member.model.config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise UserError(
+            "ppo.critic.kind reward: the reward model reads whole texts, both ways, so it cannot "
+            "value half of one; train it with reward.reading causal, or use shared or separate"
         )
     model = copy.deepcopy(member.model).requires_grad_(True)
     critic = Critic(model.config.get_text_config().hidden_size, model.base_model)

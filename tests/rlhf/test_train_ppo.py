@@ -29,8 +29,9 @@ def course(records: list[Record], name: str) -> list[float]:
 
 def timeless(records: list[Record]) -> list[Record]:
     """Records without clocks."""
+    clocks = ("wall", "phase/", "rollout/tokens_per")
     return [
-        {k: v for k, v in record.items() if not k.startswith(("wall", "phase/", "rollout/tokens_per"))}
+        {name: value for name, value in record.items() if not name.startswith(clocks)}
         for record in records
         if "event" not in record
     ]  # fmt: skip
@@ -204,7 +205,7 @@ def test_a_nan_stops_before_it_is_applied(tiny: Tiny) -> None:
     def mix(update: int) -> Any:
         return lambda policy, step: math.nan * policy.critic.head.weight.sum()
 
-    with pytest.raises(FloatingPointError, match="was not made|not made"):
+    with pytest.raises(FloatingPointError, match="was not made"):
         tiny.train(tiny.settings(), mix_loss=mix)
 
 
