@@ -40,8 +40,8 @@ def doctor_rlhf(model: str | None, json: bool) -> int:
 def _subject(model: str):  # type: ignore[no-untyped-def]  # its type needs torch
     from rl_lab.rlhf import language_model
     from rl_lab.rlhf.known_subject import subject_of
+    from rl_lab.rlhf.ppo_recipe import SamplingSection
     from rl_lab.rlhf.ppo_stage import build_sampling
-    from rl_lab.rlhf.recipe import SamplingSection
 
     loaded, tokenizer = language_model.load(model, "cpu")
     sampling = build_sampling(SamplingSection(), tokenizer, loaded)

@@ -4,10 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from rl_lab.recipe_types import Positive, Seed
 from rl_lab.recipes import Section
-
-Positive = Annotated[int, Field(gt=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Normalization(Section):

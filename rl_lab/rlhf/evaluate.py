@@ -19,9 +19,10 @@ from rl_lab.rlhf.jsonl import read_jsonl
 from rl_lab.rlhf.looks import Judges, texts_of
 from rl_lab.rlhf.next_token import mean_loss
 from rl_lab.rlhf.policy import Critic, Policy, Reference
+from rl_lab.rlhf.ppo_recipe import PPO
 from rl_lab.rlhf.ppo_stage import build_sampling, heldout_prompts, longest_prompt, precision
 from rl_lab.rlhf.prompts import Prompt
-from rl_lab.rlhf.recipe import PPO, Evaluate
+from rl_lab.rlhf.recipe import Evaluate
 from rl_lab.rlhf.rewards import Rewards
 from rl_lab.rlhf.rollout import Rollout, collect
 from rl_lab.rlhf.sampling import Sampling

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from rl_lab.rlhf import known_closed_forms, ppo_math
 from rl_lab.rlhf.known_subject import Finding, Subject
+from rl_lab.rlhf.ppo_recipe import PPO
+from rl_lab.rlhf.ppo_recipe import Critic as CriticSection
 from rl_lab.rlhf.ppo_update import optimize
-from rl_lab.rlhf.recipe import PPO
-from rl_lab.rlhf.recipe import Critic as CriticSection
 from rl_lab.rlhf.sampling import Responses
 
 

@@ -10,10 +10,10 @@ from rl_lab.phases import PhaseClock
 from rl_lab.rlhf import ppo_math
 from rl_lab.rlhf.known_subject import Finding, Subject
 from rl_lab.rlhf.policy import Policy
+from rl_lab.rlhf.ppo_recipe import KL, PPO
+from rl_lab.rlhf.ppo_recipe import Critic as CriticSection
 from rl_lab.rlhf.ppo_update import optimize
 from rl_lab.rlhf.prompts import Prompt
-from rl_lab.rlhf.recipe import KL, PPO
-from rl_lab.rlhf.recipe import Critic as CriticSection
 from rl_lab.rlhf.rewards import Rewards, Term
 from rl_lab.rlhf.rollout import collect
 from rl_lab.rlhf.sampling import Sampling, left_pad, log_distribution

@@ -18,9 +18,9 @@ from rl_lab.rlhf.jsonl import read_jsonl
 from rl_lab.rlhf.looks import Judges, Look
 from rl_lab.rlhf.next_token import next_token_loss
 from rl_lab.rlhf.policy import Critic, Policy
+from rl_lab.rlhf.ppo_recipe import PPO, Lora, SamplingSection
 from rl_lab.rlhf.ppo_update import MixLoss
 from rl_lab.rlhf.prompts import Prompt, read_prompts
-from rl_lab.rlhf.recipe import PPO, Lora, SamplingSection
 from rl_lab.rlhf.sampling import Sampling
 from rl_lab.rlhf.train_ppo import train_ppo
 from rl_lab.run import Run

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rl_lab.rlhf import ppo_math
 from rl_lab.rlhf.policy import Evaluated, Policy, Reference
-from rl_lab.rlhf.recipe import PPO
+from rl_lab.rlhf.ppo_recipe import PPO
 from rl_lab.rlhf.rollout import Rollout, SamplerMismatchError
 from rl_lab.rlhf.sampling import Responses, Sampling
 

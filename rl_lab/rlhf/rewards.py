@@ -17,8 +17,8 @@ from torch import Tensor
 
 from reward_models import REWARD_MODELS, ensemble
 from rl_lab.errors import UserError, nearest
+from rl_lab.rlhf.ppo_recipe import RewardTerm
 from rl_lab.rlhf.prompts import Prompt
-from rl_lab.rlhf.recipe import RewardTerm
 
 Function = Callable[..., Any]
 

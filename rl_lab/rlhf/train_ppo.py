@@ -21,9 +21,9 @@ from rl_lab.phases import PhaseClock
 from rl_lab.rlhf import ppo_math, ppo_state
 from rl_lab.rlhf.looks import Judges, Look, texts_of
 from rl_lab.rlhf.policy import Policy, Reference
+from rl_lab.rlhf.ppo_recipe import KL, PPO, Scores
 from rl_lab.rlhf.ppo_update import MixLoss, optimize
 from rl_lab.rlhf.prompts import Prompt, batch_of
-from rl_lab.rlhf.recipe import KL, PPO, Scores
 from rl_lab.rlhf.rewards import Rewards, RunningMoments
 from rl_lab.rlhf.rollout import Rollout, collect
 from rl_lab.rlhf.sampling import Sampling

@@ -13,9 +13,9 @@ from rl_lab.metrics import MetricLog, Record, read_metrics
 from rl_lab.recipes import Section
 from rl_lab.rlhf.looks import Look
 from rl_lab.rlhf.policy import Policy
+from rl_lab.rlhf.ppo_recipe import PPO
 from rl_lab.rlhf.ppo_stage import build_policy
 from rl_lab.rlhf.prompts import Prompt
-from rl_lab.rlhf.recipe import PPO
 from rl_lab.rlhf.rewards import Rewards, Term
 from rl_lab.rlhf.sampling import Sampling
 from rl_lab.rlhf.tiny import tiny_model, tiny_tokenizer

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rl_lab.errors import UserError
+from rl_lab.rlhf.ppo_recipe import RewardTerm
 from rl_lab.rlhf.prompts import Prompt
-from rl_lab.rlhf.recipe import RewardTerm
 from rl_lab.rlhf.rewards import Rewards, RunningMoments, Term, build, function_of
 
 PROMPTS = [Prompt("one", [1]), Prompt("two", [2])]

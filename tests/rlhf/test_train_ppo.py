@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from rl_lab.errors import UserError
 from rl_lab.metrics import Record
 from rl_lab.rlhf.policy import Policy
-from rl_lab.rlhf.recipe import KL, PPO
+from rl_lab.rlhf.ppo_recipe import KL, PPO
 from rl_lab.rlhf.rewards import Rewards, Term
 from rl_lab.rlhf.sampling import Sampling
 from rl_lab.signals import Stopped, StopRequest
