@@ -128,7 +128,7 @@ class Run:
         return {"state": "created", "step": 0, "created": 0.0} | sound
 
     @property
-    def evaluations(self) -> dict[str, dict[str, Any]]:
+    def evaluations(self) -> dict[str, Any]:
         """What `rl-lab evaluate` measured so far, by model and way of acting."""
         return _read_json(self.evaluation_file)
 

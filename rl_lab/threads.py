@@ -14,5 +14,8 @@ def pin(threads: int) -> None:
     """Give numpy and torch `threads` CPU threads in this process and its children."""
     for variable in VARIABLES:
         os.environ[variable] = str(threads)
+    # Threads that wait give their core away: spinning, two threads beside another busy process
+    # are slower than one.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)

@@ -34,7 +34,7 @@ def show_result(run: Run, json: bool) -> None:
     console.print(_comparison(result))
     if result.get("best_of"):
         console.print(_best_of(result))
-    console.print(_samples(result["samples"][:SAMPLES_SHOWN]))
+    console.print(_samples(result["samples"]))
 
 
 def _comparison(result: dict[str, Any]) -> Table:
@@ -90,7 +90,7 @@ def _best_of(result: dict[str, Any]) -> Table:
 
 def _samples(samples: list[dict[str, Any]]) -> Table:
     table = _table("proxy", "before and after")
-    for sample in samples:
+    for sample in samples[:SAMPLES_SHOWN]:
         for side in ("reference", "policy"):
             score = sample["proxy"][side == "policy"]
             text = Text(inert(sample["prompt"]), style="dim")

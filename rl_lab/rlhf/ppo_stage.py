@@ -117,27 +117,40 @@ def precision(ppo: PPO, kind: str) -> torch.dtype:
 
 
 def _critic_of_reward(terms: rewards.Rewards, tokenizer: PreTrainedTokenizerBase) -> Critic:
-    """A critic whose trunk and head are those of the first reward model."""
+    """A critic whose trunk and head are those of a reward model: the first that can be one.
+
+    Raises:
+        UserError: none can.
+    """
     from reward_models.ensemble import Ensemble
 
-    ensemble = next(t.score for t in terms.terms.values() if isinstance(t.score, Ensemble))
-    member: Any = ensemble.members[0]
-    theirs = member.tokenizer.get_vocab()
-    if any(theirs.get(token) != number for token, number in tokenizer.get_vocab().items()):
-        raise UserError(
-            "ppo.critic.kind reward: the reward model's tokenizer has other numbers for the "
-            "policy's tokens, so it cannot read them; use shared or separate"
+    ensembles = [term.score for term in terms.terms.values() if isinstance(term.score, Ensemble)]
+    why = ""
+    for member in (member for ensemble in ensembles for member in ensemble.members):
+        one: Any = member
+        why = _no_critic(one.model, one.tokenizer, tokenizer)
+        if not why:
+            model = copy.deepcopy(one.model).requires_grad_(True)
+            critic = Critic(model.config.get_text_config().hidden_size, model.base_model)
+            with torch.no_grad():
+                critic.head.weight.copy_(model.score.weight)
+            return critic
+    raise UserError(f"ppo.critic.kind reward: {why}; use shared or separate")
+
+
+def _no_critic(
+    model: PreTrainedModel, theirs: PreTrainedTokenizerBase, policys: PreTrainedTokenizerBase
+) -> str:
+    """Say why a reward model cannot value the policy's unfinished texts; "" if it can."""
+    if model.config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return (
+            "the reward model reads whole texts, both ways, and cannot value half of one (train it "
+            "with reward.reading causal)"
         )
-    if member.model.config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise UserError(
-            "ppo.critic.kind reward: the reward model reads whole texts, both ways, so it cannot "
-            "value half of one; train it with reward.reading causal, or use shared or separate"
-        )
-    model = copy.deepcopy(member.model).requires_grad_(True)
-    critic = Critic(model.config.get_text_config().hidden_size, model.base_model)
-    with torch.no_grad():
-        critic.head.weight.copy_(model.score.weight)
-    return critic
+    numbers = theirs.get_vocab()
+    if any(numbers.get(token) != number for token, number in policys.get_vocab().items()):
+        return "the reward model's tokenizer has other numbers for the policy's tokens"
+    return ""
 
 
 def with_adapters(model: PreTrainedModel, lora: Lora) -> PreTrainedModel:

@@ -1,0 +1,145 @@
+"""From names in a recipe to a policy, its sampling and its critic."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaForSequenceClassification
+
+from reward_models.ensemble import Ensemble
+from rl_lab.errors import UserError
+from rl_lab.rlhf.jsonl import write_jsonl
+from rl_lab.rlhf.ppo_recipe import PPO, SamplingSection
+from rl_lab.rlhf.ppo_stage import build_policy, build_sampling, longest_prompt, save_model
+from rl_lab.rlhf.prompts import Prompt, batch_of, completion_texts, read_prompts, tokenize_prompt
+from rl_lab.rlhf.rewards import Rewards, Term
+from rl_lab.rlhf.tiny import tiny_model, tiny_tokenizer
+
+
+def settings(**changes: Any) -> PPO:
+    return PPO(rewards={"r": {"model": "x"}}, precision="float32", **changes)
+
+
+def reward_model(tokenizer: Any) -> SimpleNamespace:
+    """A reward model as PPO sees one."""
+    config = tiny_model(len(tokenizer)).config
+    config.num_labels = 1
+    torch.manual_seed(1)
+    return SimpleNamespace(model=LlamaForSequenceClassification(config), tokenizer=tokenizer)
+
+
+def test_a_critic_starts_as_the_reward_model() -> None:
+    tokenizer = tiny_tokenizer()
+    member: Any = reward_model(tokenizer)
+    terms = Rewards({"r": Term(Ensemble([member]))})
+    policy = build_policy(
+        settings(critic={"kind": "reward"}), tiny_model(len(tokenizer)), tokenizer, terms
+    )
+    assert torch.equal(policy.critic.head.weight, member.model.score.weight)
+    assert policy.critic.trunk is not member.model.base_model  # a copy: the reward stays frozen
+
+
+def test_a_reward_model_of_other_tokens_cannot_be_the_critic() -> None:
+    tokenizer = tiny_tokenizer()
+    member: Any = reward_model(tiny_tokenizer(("c", "b", "a")))
+    with pytest.raises(UserError, match="other numbers for the policy's tokens"):
+        build_policy(
+            settings(critic={"kind": "reward"}), tiny_model(len(tokenizer)), tokenizer,
+            Rewards({"r": Term(Ensemble([member]))}),
+        )  # fmt: skip
+
+
+def test_special_tokens_that_end_nothing_are_banned_and_stops_are_tokens() -> None:
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(len(tokenizer) + 3)  # rows beyond the vocabulary, as padded models have
+    sampling = build_sampling(SamplingSection(stop=["b"]), tokenizer, model)
+    b = tokenizer.convert_tokens_to_ids("b")
+    assert set(sampling.stop_ids) == {tokenizer.eos_token_id, b}
+    assert set(sampling.banned_ids) == {tokenizer.pad_token_id, tokenizer.bos_token_id, 6, 7, 8}
+    with pytest.raises(UserError, match="is 2 tokens"):
+        build_sampling(SamplingSection(stop=["a b"]), tokenizer, model)
+
+
+def test_when_padding_is_the_end_token_it_still_ends() -> None:
+    tokenizer = tiny_tokenizer(pad_is_eos=True)
+    sampling = build_sampling(SamplingSection(), tokenizer, tiny_model(len(tokenizer)))
+    assert tokenizer.eos_token_id in sampling.stop_ids
+    assert tokenizer.eos_token_id not in sampling.banned_ids
+
+
+def test_lora_names_that_are_not_there() -> None:
+    tokenizer = tiny_tokenizer()
+    with pytest.raises(UserError, match=r"ppo\.lora\.targets"):
+        build_policy(
+            settings(lora={"targets": ["nothing"]}), tiny_model(len(tokenizer)), tokenizer,
+            Rewards({}),
+        )  # fmt: skip
+
+
+def test_saved_with_adapters_it_is_the_same_model_without(tmp_path: Path) -> None:
+    from rl_lab.rlhf.language_model import load
+
+    tokenizer = tiny_tokenizer()
+    policy = build_policy(
+        settings(lora={"rank": 2}), tiny_model(len(tokenizer)), tokenizer, Rewards({})
+    )
+    with torch.no_grad():
+        for tensor in policy.trained_tensors().values():
+            tensor.add_(0.1)
+    ids = torch.tensor([[2, 3, 4, 5]])
+    save_model(policy, tokenizer, tmp_path / "model")
+    loaded, _ = load(tmp_path / "model", "cpu")
+    torch.testing.assert_close(loaded(ids).logits, policy.model(ids).logits, atol=1e-4, rtol=0)
+
+
+def test_prompts_too_long_are_dropped_or_refused(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    path = tmp_path / "prompts-train.jsonl"
+    write_jsonl(path, [{"prompt": "a"}, {"prompt": "a b c a"}, {"prompt": ""}])
+    prompts, dropped = read_prompts(path, tokenizer, 3, refuse=False)
+    assert ([prompt.source for prompt in prompts], dropped) == (["a"], 2)
+    with pytest.raises(UserError, match="line 2: the prompt has 4 tokens"):
+        read_prompts(path, tokenizer, 3, refuse=True)
+    write_jsonl(path, [{"prompt": "a b c a"}])
+    with pytest.raises(UserError, match="has no prompt of 1 to 3 tokens"):
+        read_prompts(path, tokenizer, 3, refuse=False)
+
+
+def test_a_response_must_leave_room_for_a_prompt() -> None:
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(len(tokenizer))
+    assert longest_prompt(model, build_sampling(SamplingSection(), tokenizer, model)) == 128 - 24
+    long = build_sampling(SamplingSection(max_new_tokens=128), tokenizer, model)
+    with pytest.raises(UserError, match="leaves no room"):
+        longest_prompt(model, long)
+
+
+def test_conversations_need_a_template_and_are_answered() -> None:
+    tokenizer = tiny_tokenizer()
+    messages = [{"role": "user", "content": "a b"}]
+    with pytest.raises(UserError, match="no chat template"):
+        tokenize_prompt(messages, tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}<bos> {{ m.content }} {% endfor %}"
+        "{% if add_generation_prompt %}c{% endif %}"
+    )
+    assert tokenizer.decode(tokenize_prompt(messages, tokenizer)) == "<bos> a b c"
+    assert Prompt(messages, [1]).text == "a b"
+
+
+def test_batches_are_passes_over_the_prompts_and_need_no_history() -> None:
+    prompts = [Prompt(str(number), [number]) for number in range(7)]
+    drawn = [prompt.source for index in range(7) for prompt in batch_of(prompts, 3, index, 5)]
+    for start in range(0, 21, 7):
+        assert sorted(drawn[start : start + 7]) == [str(number) for number in range(7)]
+    assert drawn[:7] != drawn[7:14]
+    assert [p.source for p in batch_of(prompts, 3, 4, 5)] == drawn[12:15]
+
+
+def test_completions_continue_their_prompts() -> None:
+    tokenizer = tiny_tokenizer()
+    prompt = Prompt("a b", [2, 3, 4])
+    assert completion_texts([prompt], [[5, 1]], tokenizer) == [" c"]
+    assert completion_texts([prompt], [[1]], tokenizer) == [""]
