@@ -33,6 +33,8 @@ from rl_lab.statistics import mean_interval, wilson_interval
 
 SAMPLES, BEST_OF = range(20, 22)
 """What the stage's streams of random numbers are for."""
+AT_ONCE = 8
+"""Completions of each prompt sampled at once for best-of-n."""
 
 
 @dataclass
@@ -182,13 +184,19 @@ def best_of(
     setting: Setting,
 ) -> list[dict[str, Any]]:
     """Measure best-of-n by the proxy, for each n; gains in SDs of the reference's gold scores."""
-    count = max(sizes)
-    drawn = [judge(model, model, prompts, seed + number, setting) for number in range(count)]
-    proxy = np.stack([judged.proxy for judged in drawn], axis=1)
+    count, many = max(sizes), len(prompts)
+    drawn = [
+        judge(model, model, list(prompts) * min(AT_ONCE, count - start), seed + start, setting)
+        for start in range(0, count, AT_ONCE)
+    ]
+    # One column a draw, one row a prompt.
+    proxy = np.concatenate([judged.proxy.reshape(-1, many) for judged in drawn]).T
     gold = {
-        name: np.stack([judged.gold[name] for judged in drawn], axis=1) for name in setting.judges
+        name: np.concatenate([judged.gold[name].reshape(-1, many) for judged in drawn]).T
+        for name in setting.judges
     }
-    completions = [judged.rollout.completions for judged in drawn]
+    texts = [text for judged in drawn for text in judged.rollout.completions]
+    completions = [texts[start : start + many] for start in range(0, len(texts), many)]
     rows = []
     for n in sorted(sizes):
         best = proxy[:, :n].argmax(axis=1)

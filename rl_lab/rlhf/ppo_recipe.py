@@ -137,7 +137,7 @@ class PretrainingMix(Section):
 class Looks(Section):
     """Looking at held-out prompts during training; the best look's policy is the result."""
 
-    every: Positive = 10
+    every: Positive = 2
     """Updates between looks."""
     prompts: Positive = 128
     """Held-out prompts, the same each time, with the same sampling seeds."""
@@ -152,19 +152,19 @@ class PPO(Section):
     """The terms of the reward, by name; each is logged."""
     sampling: SamplingSection = SamplingSection()
     """How responses are drawn."""
-    updates: Positive = 60
+    updates: Positive = 10
     """Rollout, scoring and optimisation, so many times."""
-    rollouts: Positive = 128
+    rollouts: Positive = 512
     """Responses sampled an update."""
-    minibatch: Positive = 32
+    minibatch: Positive = 512
     """Responses an optimiser step: rollouts / minibatch steps an epoch."""
-    micro_batch: Positive = 32
+    micro_batch: Positive = 128
     """Responses computed at once; gradients add up to the minibatch's exactly."""
     epochs: Positive = 2
     """Passes over an update's responses."""
-    learning_rate: Rate = 1e-4
+    learning_rate: Rate = 3.5e-4
     """Peak learning rate (AdamW, no weight decay)."""
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
     """Course of the learning rate over the updates."""
     warmup_updates: Annotated[int, Field(ge=0)] = 0
     """Updates over which the learning rate rises to its peak."""
@@ -200,7 +200,7 @@ class PPO(Section):
     """Of matrix products (autocast; weights stay float32); auto: bfloat16 where hardware has it."""
     looks: Looks = Looks()
     """Held-out looks during training."""
-    checkpoint_every: Positive = 10
+    checkpoint_every: Positive = 2
     """Updates between snapshots; the newest two are kept."""
 
     @model_validator(mode="after")

@@ -92,21 +92,22 @@ def collect(
         tokens = [tokenizer.convert_ids_to_tokens(row) for row in ids]
         scored = rewards(prompts, completions, tokens)
 
-        parts = []
-        for rows in torch.arange(len(responses), device=responses.tokens.device).split(micro_batch):
-            some = responses.select(rows, whole=True)
+        shape = responses.tokens.shape
+        log_probs, reference_log_probs, exact_kl = (
+            torch.zeros(shape, device=responses.tokens.device) for _ in range(3)
+        )
+        values = torch.zeros(shape[0], shape[1] + 1, device=responses.tokens.device)
+        # Responses of like length share a micro-batch: less padding.
+        for rows in responses.mask.sum(1).argsort(stable=True).split(micro_batch):
+            some = responses.select(rows)
+            length = some.tokens.shape[1]
             evaluated = policy(some, sampling)
             of_reference = reference.distribution(some, sampling)
             kl = ppo_math.exact_kl(evaluated.distribution, of_reference)
-            parts.append(
-                (
-                    evaluated.log_probs,
-                    of_tokens(of_reference, some),
-                    torch.where(some.mask, kl, 0),
-                    evaluated.values,
-                )
-            )
-        log_probs, reference_log_probs, exact_kl, values = map(torch.cat, zip(*parts, strict=True))
+            log_probs[rows, :length] = evaluated.log_probs
+            reference_log_probs[rows, :length] = of_tokens(of_reference, some)
+            exact_kl[rows, :length] = torch.where(some.mask, kl, 0)
+            values[rows, : length + 1] = evaluated.values
 
     distance = (log_probs - responses.log_probs).abs()
     mismatch = ppo_math.masked_mean(distance, responses.mask).item()
