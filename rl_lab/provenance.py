@@ -15,7 +15,8 @@ LOCK_FILE = ROOT / "constraints.txt"
 # The packages whose version can change a result.
 PACKAGES = (
     "rl-lab", "torch", "numpy", "gymnasium", "stable-baselines3", "sb3-contrib", "transformers",
-    "trl", "tokenizers", "safetensors", "ale-py", "box2d", "mujoco", "minigrid",
+    "trl", "tokenizers", "safetensors", "peft", "scikit-learn", "ale-py", "box2d", "mujoco",
+    "minigrid",
 )  # fmt: skip
 
 

@@ -272,6 +272,8 @@ def _sentence(
     reason = fault["msg"].removeprefix("Value error, ").replace("Input should", "should")
     if not key:  # a fault between keys, of the recipe as a whole
         return f"{path.name}: {reason}"
+    if isinstance(fault["input"], dict):  # a fault between the keys of a section
+        return f"{key} ({place}): {reason}"
     return f"{key} = {fault['input']!r} ({place}): {reason}"
 
 
