@@ -18,10 +18,11 @@ class Workers:
     passes it on once. What a worker prints goes to `console.log` in its run directory.
     """
 
-    def __init__(self, runs: Sequence[Run], jobs: int) -> None:
+    def __init__(self, runs: Sequence[Run], jobs: int, options: Sequence[str] = ()) -> None:
         self._waiting = list(runs)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._jobs = jobs
+        self._options = list(options)
         self.failed: list[Run] = []
         self._runs = {run.name: run for run in runs}
 
@@ -35,7 +36,7 @@ class Workers:
                     self.failed.append(self._runs[name])
         while self._waiting and len(self._running) < self._jobs:
             run = self._waiting.pop(0)
-            self._running[run.name] = _start(run)
+            self._running[run.name] = _start(run, self._options)
         return bool(self._running)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
@@ -52,8 +53,8 @@ class Workers:
             process.wait()
 
 
-def _start(run: Run) -> subprocess.Popen[bytes]:
-    command = [*LAB, "train", "--resume", str(run.path), "--quiet"]
+def _start(run: Run, options: list[str]) -> subprocess.Popen[bytes]:
+    command = [*LAB, "train", "--resume", str(run.path), "--quiet", *options]
     with (run.path / "console.log").open("ab") as output:
         return subprocess.Popen(
             command,

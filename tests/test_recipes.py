@@ -1,14 +1,16 @@
 """Recipes: found, read safely, overridden, checked, and their mistakes said in one sentence."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rl_lab import recipes
+from rl_lab.commands import kinds
+from rl_lab.commands.kinds import Kind
 from rl_lab.errors import UserError
-from rl_lab.rl import agent
 from rl_lab.rl.recipe import AgentRecipe
 
 # A stand-in where a generic recipe leaves the environment open.
@@ -18,27 +20,27 @@ ENVIRONMENTS = {
 }  # fmt: skip
 
 
-def load_built_in(name: str) -> AgentRecipe:
-    text = recipes.find(name).read_text(encoding="utf-8")
-    generic = recipes.parse_yaml(text, name)["env"] == {}
+def load_built_in(name: str) -> tuple[Kind, Any]:
+    _, _, data = recipes.read(name)
+    generic = data.get("env") == {}
     environment = {"env.id": ENVIRONMENTS.get(name, "CartPole-v1")} if generic else {}
-    return recipes.load(AgentRecipe, name, environment)
+    return kinds.load(name, environment)
 
 
 @pytest.mark.parametrize("name", recipes.built_in_names())
 def test_every_built_in_recipe_builds_against_the_real_signatures(name: str) -> None:
-    recipe = load_built_in(name)
-    assert recipe.source
+    kind, recipe = load_built_in(name)
     assert recipe.description
-    agent.check(recipe, whole=False)
+    assert kind is kinds.LANGUAGE or recipe.source
+    kind.check(recipe, name, False)
 
 
 @pytest.mark.parametrize("name", recipes.built_in_names())
 def test_a_recipe_printed_and_read_again_is_the_same(name: str, tmp_path: Path) -> None:
-    recipe = load_built_in(name)
+    kind, recipe = load_built_in(name)
     path = tmp_path / "recipe.yaml"
     path.write_text(recipes.dump(recipe), encoding="utf-8")
-    assert recipes.load(AgentRecipe, str(path)) == recipe
+    assert kinds.load(str(path)) == (kind, recipe)
 
 
 def test_overrides_are_yaml_and_reach_into_sections() -> None:

@@ -39,7 +39,7 @@ def check(
         raise UserError(f"--near-duplicate {near_duplicate:g}: should be from 0.5 to 1")
     report = check_file(file, near_duplicate)
     if json:
-        print(json_module.dumps(report, indent=2, ensure_ascii=False))
+        print(json_module.dumps(report, indent=2))
     else:
         _show(file, report, Console())
     return 0

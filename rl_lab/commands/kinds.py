@@ -84,10 +84,11 @@ def _train_language(
 ) -> str:
     del notes
     from rl_lab.rlhf.experiment import train
+    from rl_lab.rlhf.rollout import SamplerMismatchError
 
     try:
         return train(run, recipe, stop, fresh=fresh)
-    except FloatingPointError as error:
+    except (FloatingPointError, SamplerMismatchError) as error:
         raise TrainingFailed(str(error)) from None
 
 

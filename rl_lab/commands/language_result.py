@@ -51,7 +51,7 @@ def _comparison(result: dict[str, Any]) -> Table:
         )  # fmt: skip
     table.add_row("proxy reward", _value(reference["proxy"]), _value(policy["proxy"]))
     exact, sampled = result["kl"]["exact"], result["kl"]["sampled"]
-    table.add_row("exact KL (nats)", "0", _value(exact), _text(f"sampled: {sampled['mean']:.2f}"))
+    table.add_row("exact KL (nats)", "", _value(exact), _text(f"sampled: {sampled['mean']:.2f}"))
     rows = {
         "length (tokens)": ("length", "mean"), "ends by itself": ("end_share", None),
         "distinct-1": ("distinct_1", None), "distinct-2": ("distinct_2", None),

@@ -114,7 +114,8 @@ def train(
         own = resolved.model_copy(update={"seed": chosen_seeds[0]})
         return _train_here(runs[0], kind, own, notes, quiet, json, fresh)
     cores = os.cpu_count() or 1
-    return _train_side_by_side(runs, jobs or max(1, cores // resolved.threads), quiet, json)
+    jobs = jobs or max(1, cores // resolved.threads)
+    return _train_side_by_side(runs, jobs, quiet, json, fresh)
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -168,9 +169,9 @@ def _train_here(
         return stop.exit_code if stop.signal is not None else 0
 
 
-def _train_side_by_side(runs: list[Run], jobs: int, quiet: bool, json: bool) -> int:
+def _train_side_by_side(runs: list[Run], jobs: int, quiet: bool, json: bool, fresh: bool) -> int:
     """Train each run in a process of its own."""
-    workers = Workers(runs, jobs)
+    workers = Workers(runs, jobs, ["--fresh"] if fresh else [])
     with StopRequest() as stop:
         asked = False
 

@@ -30,7 +30,9 @@ def check(recipe: LanguageRecipe) -> None:
     if recipe.ppo is not None:
         for name, term in recipe.ppo.rewards.items():
             if term.function is not None:
-                rewards.function_of(term.function, f"ppo.rewards.{name}.function")
+                rewards.check_function(term.function, f"ppo.rewards.{name}.function")
+            elif term.model is not None:
+                _check_model(term.model, f"ppo.rewards.{name}.model")
         _check_model(recipe.ppo.policy, "ppo.policy")
     if recipe.reward is not None:
         _check_model(recipe.reward.base, "reward.base")
@@ -47,6 +49,11 @@ def _check_own_data(recipe: LanguageRecipe) -> None:
     for stage, (key, file) in wanted.items():
         if stage in recipe.stages and file is None:
             raise UserError(f"{key} is required: the {stage} stage works on it")
+    if recipe.ppo is not None and recipe.ppo.pretraining_mix is not None and data.texts is None:
+        raise UserError("data.texts is required: ppo.pretraining_mix draws from it")
+    for name, judge in (recipe.judges or {}).items():
+        if judge.scores is None and judge.lexicon is None:
+            raise UserError(f"judges.{name}.scores is required: the judge is fitted on it")
 
 
 def _check_model(source: str, key: str) -> None:

@@ -78,7 +78,7 @@ def evaluate(
 ) -> None:
     """Judge the trained policy and the reference on the same held-out prompts.
 
-    Leaves evaluation.json in the stage's directory and in the experiment's.
+    Leaves evaluation.json.
 
     Args:
         section: the recipe's.
@@ -139,14 +139,14 @@ def evaluate(
         result["best_of"] = best_of(
             before, chosen, section.best_of, reference, stream(seed, BEST_OF, 1)[0], setting
         )
+    write_json(run.evaluation_file, result)
     # 3. What was forgotten.
     texts = data / "texts-heldout.jsonl"
     if texts.exists():
         held = [row["text"] for row in read_jsonl(texts)[: section.texts]]
         result["reference"]["heldout_loss"] = mean_loss(before, tokenizer, held)
         result["policy"]["heldout_loss"] = mean_loss(after, tokenizer, held)
-    for path in (run.path, run.path.parent):
-        write_json(path / "evaluation.json", result)
+    write_json(run.evaluation_file, result)
     run.update_status(step=total)
     for sentence in verdict(result):
         log.event(total, "verdict", sentence)

@@ -5,12 +5,13 @@ cache, and the log says so. Its inputs are its part of the recipe, the files tha
 seed, threads and kind of device, and the inputs of the stages it stands on: all hashed together.
 """
 
+import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,8 @@ def train(run: Run, recipe: LanguageRecipe, stop: StopRequest, *, fresh: bool = 
                 _end(run, log, "failed", f"{name}: {_said(error)}")
                 raise
             run.update_status(step=len(recipe.stages))
+            if "evaluate" in recipe.stages:
+                shutil.copy2(Run(run.path / "evaluate").evaluation_file, run.evaluation_file)
             _end(run, log, "finished", "every stage is done")
             return "finished"
 
@@ -92,6 +95,8 @@ def _one_stage(
 ) -> None:
     """Have one stage finished: here already, from the cache, or by running it."""
     stage = Run(run.path / name)
+    if stage.path.exists() and not stage.recipe_file.exists():
+        shutil.rmtree(stage.path)  # it was killed while it was being made
     if stage.recipe_file.exists():
         if _inputs_of(stage) != inputs:
             raise UserError(
@@ -111,7 +116,7 @@ def _one_stage(
         Run.create(name, content, [], recipe.seed, recipe.threads, parent=run.path)
     log.event(number, "stage", f"{name}: started")
     _run_stage(name, stage, run, recipe, device, stop)
-    _keep(name, inputs, stage)
+    _keep(name, inputs, stage, fresh)
     log.event(number, "stage", f"{name}: finished")
 
 
@@ -122,6 +127,8 @@ def _run_stage(
     stage.metrics_file.touch()
     with stage.lock(), MetricLog(stage.metrics_file) as log:
         stage.start(0, 0, stage.status.get("best"))
+        if name != "ppo" and stage.metrics_file.stat().st_size:  # ppo goes on where it was
+            log.event(0, "restarted", "the stage starts over")
         state, reason = "failed", ""
         try:
             stop.check()
@@ -184,10 +191,11 @@ def hashes(recipe: LanguageRecipe, device: str) -> dict[str, str]:
             "seed": None if own_seed else recipe.seed,
             "threads": recipe.threads,
             "device": device,
+            "versions": {name: version(name) for name in ("rl-lab", "torch", "transformers")},
             "stands_on": {need: found[need] for need in NEEDS[name] if need in found},
         }
         if name == "data":  # the same whatever computes it
-            content |= {"threads": None, "device": None}
+            content |= {"threads": None, "device": None, "versions": None}
         found[name] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return found
 
@@ -211,10 +219,11 @@ def _texts_in(section: Any) -> Iterator[str]:
 
 
 def _hash_of_file(text: str) -> str | None:
-    """SHA-256 of the file, or of all files in the directory, of that name; None if it is none."""
+    """SHA-256 of the file, or of all files of the model's directory, of that name; else None."""
     path = Path(text)
     try:
-        files = sorted(path.rglob("*")) if path.is_dir() and "/" in text else [path]
+        model = path.is_dir() and (path / "config.json").is_file()
+        files = sorted(path.rglob("*")) if model else [path]
         digest = hashlib.sha256()
         for file in files:
             if file.is_file():
@@ -244,42 +253,42 @@ def _take(name: str, inputs: str, stage: Run) -> bool:
     cached = Run(_cached(name, inputs))
     if not cached.recipe_file.is_file() or cached.status["state"] != "finished":
         return False
-    _copy(cached.path, stage.path)
+    try:
+        _copy(cached.path, stage.path)
+    except OSError:  # it is being replaced, or there is no room: the stage is run instead
+        return False
     stage.update_status(reused=True)
     return True
 
 
-def _keep(name: str, inputs: str, stage: Run) -> None:
-    """Put a finished stage into the cache; without room for it, do without."""
-    try:
-        cached = _cached(name, inputs)
+def _keep(name: str, inputs: str, stage: Run, fresh: bool) -> None:
+    """Put a finished stage into the cache, unless it is there; without room for it, do without."""
+    cached = _cached(name, inputs)
+    with contextlib.suppress(OSError):
         cached.parent.mkdir(parents=True, exist_ok=True)
-        if cached.exists():
+        if fresh and cached.exists():
             shutil.rmtree(cached)
-        _copy(stage.path, cached)
-    except OSError:
-        shutil.rmtree(_cached(name, inputs), ignore_errors=True)
+        if not cached.exists():
+            _copy(stage.path, cached)
+
+
+NOT_COPIED = {"checkpoints", "best", "lock", "console.log"}
+"""What a finished stage has no more use for."""
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a stage, whole or not at all; files share their bytes where the disk can (hard links).
+    """Copy a stage, whole or not at all.
 
-    Nothing in a finished stage is changed in place, so sharing is safe. Snapshots stay behind:
-    there is nothing to go on with.
+    Raises:
+        OSError: there is no room, or the target is there already.
     """
+
+    def unneeded(directory: str, names: list[str]) -> set[str]:
+        return NOT_COPIED & set(names) if Path(directory) == source else set()
+
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
     try:
-        shutil.copytree(
-            source, temporary / "whole", copy_function=_link,
-            ignore=shutil.ignore_patterns("checkpoints", "best", "lock", "console.log"),
-        )  # fmt: skip
+        shutil.copytree(source, temporary / "whole", ignore=unneeded)
         (temporary / "whole").rename(target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)

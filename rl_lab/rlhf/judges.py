@@ -25,7 +25,7 @@ from rl_lab.run import Run
 from rl_lab.signals import StopRequest
 from rl_lab.statistics import Interval, wilson_interval
 
-FEATURES = {"ngram_range": (1, 2), "min_df": 5, "sublinear_tf": True, "max_features": 50_000}
+FEATURES = {"ngram_range": (1, 2), "sublinear_tf": True, "max_features": 50_000}
 """The most frequent words and pairs of words, by tf-idf with damped counts."""
 
 
@@ -51,7 +51,9 @@ class LinearJudge:
         """
         values = np.asarray(scores, dtype=float)
         shares = (values - values.min()) / np.ptp(values)
-        vectorizer = TfidfVectorizer(dtype=np.float32, **FEATURES)
+        # Of few texts, a word that is in five of them is a rare thing.
+        rarest = 5 if len(texts) >= 1000 else 1
+        vectorizer = TfidfVectorizer(dtype=np.float32, min_df=rarest, **FEATURES)
         features = vectorizer.fit_transform(texts)
         rows = np.concatenate([np.flatnonzero(shares > 0), np.flatnonzero(shares < 1)])
         labels = np.concatenate([np.ones((shares > 0).sum()), np.zeros((shares < 1).sum())])
@@ -102,18 +104,18 @@ MOST_PAIRS = 4_000
 GoldJudge = LinearJudge | Vader
 
 
-def load(directory: Path) -> GoldJudge:
-    """Load a judge that the stage left.
+def load_judges(stage: Path | None, section: Mapping[str, Judge] | None) -> dict[str, GoldJudge]:
+    """Load the judges that the stage left, in the recipe's order; none without the stage.
 
     Raises:
-        OSError: it is not there.
+        OSError: one is not there.
     """
-    return LinearJudge.load(directory) if (directory / "weights.npz").exists() else Vader()
-
-
-def load_judges(stage: Path | None, names: Sequence[str]) -> dict[str, GoldJudge]:
-    """Load the judges of the `judges` stage, in the recipe's order; none without the stage."""
-    return {} if stage is None else {name: load(stage / name) for name in names}
+    if stage is None or section is None:
+        return {}
+    return {
+        name: Vader() if judge.lexicon == "vader" else LinearJudge.load(stage / name)
+        for name, judge in section.items()
+    }
 
 
 def fit_judges(
@@ -137,7 +139,15 @@ def fit_judges(
             rows = _scores(name, judge, data)
             log.event(number - 1, "judge", f"fitting {name} on {len(rows):,} texts")
             fitted_on = {row["text"] for row in rows}
-            gold = LinearJudge.fit([row["text"] for row in rows], [row["score"] for row in rows])
+            try:
+                gold = LinearJudge.fit(
+                    [row["text"] for row in rows], [row["score"] for row in rows]
+                )
+            except ValueError:
+                raise UserError(
+                    f"judges.{name}: {len(rows)} texts have too few words in common to fit a "
+                    "judge on; give more"
+                ) from None
             gold.save(run.path / name)
         report[name] = {"texts": len(fitted_on)} | _accuracy(gold, data, fitted_on)
         log.event(number, "judge", f"{name}: {_said(report[name])}")

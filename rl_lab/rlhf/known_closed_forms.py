@@ -125,7 +125,7 @@ def bandit_reaches_its_optimum() -> Finding:
     before = _next_token(policy, prompts, sampling)
     reference = policy.reference_of()
     updates, batch = 60, [prompts[number % 2] for number in range(128)]
-    ppo = PPO(rollouts=128, minibatch=128, micro_batch=128, epochs=4, rewards={},
+    ppo = PPO(rollouts=128, minibatch=128, micro_batch=128, epochs=4,
               kl=KL(coefficient=beta), critic=CriticSection(clip=None))  # fmt: skip
     optimizer = torch.optim.AdamW(policy.trained_tensors().values(), weight_decay=0.0)
     generator = torch.Generator().manual_seed(0)

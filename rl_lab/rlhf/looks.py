@@ -26,9 +26,9 @@ SAMPLES = 12
 
 
 def texts_of(rollout: Rollout) -> list[str]:
-    """Prompt and completion together, as judges read them."""
+    """What judges read: prompt and completion together; of a conversation, the answer alone."""
     return [
-        prompt.text + completion
+        prompt.source + completion if isinstance(prompt.source, str) else completion
         for prompt, completion in zip(rollout.prompts, rollout.completions, strict=True)
     ]
 

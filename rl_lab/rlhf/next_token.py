@@ -1,6 +1,6 @@
 """Next-token loss of texts under any causal language model."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -46,11 +46,26 @@ def mean_loss(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     texts: Sequence[str],
-    batch: int = 64,
 ) -> float:
     """Mean next-token loss of texts, in nats a token."""
     total, tokens = 0.0, 0
-    for start in range(0, len(texts), batch):
-        loss, count = next_token_loss(model, tokenizer, texts[start : start + batch])
+    for batch in _batches(sorted(texts, key=len)):
+        loss, count = next_token_loss(model, tokenizer, batch)
         total, tokens = total + loss.item(), tokens + count
     return total / max(tokens, 1)
+
+
+CHARACTERS_AT_ONCE = 8_000
+"""Of a batch of texts, padding included: logits of a whole vocabulary for each token are large."""
+
+
+def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Cut texts, shortest first, into batches of at most so many characters, or of one text."""
+    batch: list[str] = []
+    for text in texts:
+        if batch and (len(batch) + 1) * len(text) > CHARACTERS_AT_ONCE:
+            yield batch
+            batch = []
+        batch.append(text)
+    if batch:
+        yield batch

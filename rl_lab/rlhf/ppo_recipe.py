@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from rl_lab.recipe_types import Positive, Rate, Share
+from rl_lab.recipe_types import Name, Positive, Rate, Share
 from rl_lab.recipes import Section
 
 
@@ -148,7 +148,9 @@ class PPO(Section):
 
     policy: str = "pretrain"
     """What is trained: the `pretrain` stage, a local directory or a hub id."""
-    rewards: dict[str, RewardTerm] = {"reward": RewardTerm(model="reward")}
+    rewards: Annotated[dict[Name, RewardTerm], Field(min_length=1)] = {
+        "reward": RewardTerm(model="reward")
+    }
     """The terms of the reward, by name; each is logged."""
     sampling: SamplingSection = SamplingSection()
     """How responses are drawn."""

@@ -75,7 +75,8 @@ def run_ppo(
     prompts, dropped = read_prompts(data / "prompts-train.jsonl", tokenizer, longest, refuse)
     looks, _ = heldout_prompts(data, tokenizer, longest, refuse, ppo.looks.prompts)
     if dropped:
-        log.event(0, "prompts", f"{dropped:,} dropped: longer than {longest} tokens", "warning")
+        listed = "; ".join(dropped[:5]) + ("; ..." if len(dropped) > 5 else "")
+        log.event(0, "prompts", f"{len(dropped):,} dropped: {listed}", "warning")
     look = Look(
         looks, terms, judges, tokenizer, sampling, run.path / "samples.jsonl",
         ppo.micro_batch, stream(seed, LOOKS, 1)[0],
@@ -182,11 +183,10 @@ def build_sampling(
     generation = getattr(model.generation_config, "eos_token_id", None)
     stops |= set(generation if isinstance(generation, list) else [generation]) - {None}
     for text in section.stop:
-        ids = tokenizer(text, add_special_tokens=False).input_ids
-        if len(ids) != 1:
-            raise UserError(
-                f"ppo.sampling.stop: {text!r} is {len(ids)} tokens of this tokenizer, not one"
-            )
+        special = tokenizer.get_vocab().get(text)
+        ids = tokenizer(text, add_special_tokens=False).input_ids if special is None else [special]
+        if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+            raise UserError(f"ppo.sampling.stop: {text!r} is not one token of this tokenizer")
         stops.add(ids[0])
     banned = set(tokenizer.all_special_ids) - stops
     # Rows of the output layer beyond the vocabulary stand for no token.

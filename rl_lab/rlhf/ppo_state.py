@@ -51,8 +51,11 @@ def restore(
     reference: Reference,
     optimizer: torch.optim.Optimizer,
     progress: "Progress",
-) -> None:
+) -> Reference:
     """Go on from the newest whole snapshot; where there is none, change nothing.
+
+    Returns:
+        The reference in use: the one given, or what it had been refreshed to.
 
     Raises:
         UserError: there are snapshots, but none is whole.
@@ -66,14 +69,15 @@ def restore(
             )
         if run.metrics_file.stat().st_size:
             log.event(0, "restarted", "it had no checkpoint yet")
-        return
+        return reference
     _put(policy, snapshot)
     optimizer.load_state_dict(
         checkpoint.unflatten(snapshot.tensors["optimizer"], snapshot.state["optimizer"])
     )
-    if "reference" in snapshot.tensors and reference.own_model is not None:
+    if "reference" in snapshot.tensors:
+        reference = policy.reference_of(refreshed=True)
+        assert reference.own_model is not None
         reference.own_model.load_state_dict(snapshot.tensors["reference"], strict=False)
-        reference.refreshed = True
     saved = snapshot.state["progress"]
     progress.update, progress.coefficient = saved["update"], saved["coefficient"]
     progress.moments, progress.best = RunningMoments(**saved["moments"]), saved["best"]
@@ -82,6 +86,7 @@ def restore(
         log.event(progress.update, "note", sentence, "warning")
     # A best beyond the snapshot is to come again.
     checkpoint.prune(run.best, range(progress.update + 1))
+    return reference
 
 
 def save_best(run: Run, policy: Policy, step: int) -> None:

@@ -54,7 +54,7 @@ def tokenize_prompt(source: str | Messages, tokenizer: PreTrainedTokenizerBase) 
 
 def read_prompts(
     path: Path, tokenizer: PreTrainedTokenizerBase, longest: int, refuse: bool
-) -> tuple[list[Prompt], int]:
+) -> tuple[list[Prompt], list[str]]:
     """Read a `prompts-*.jsonl` of the data stage.
 
     Args:
@@ -64,12 +64,13 @@ def read_prompts(
         refuse: whether one that is too long, or empty, is an error; else it is dropped.
 
     Returns:
-        The prompts, and how many were dropped.
+        The prompts, and for each one dropped a remark: its line and what is wrong with it.
 
     Raises:
         UserError: a prompt that cannot be used, and `refuse`; or none is left.
     """
-    prompts, dropped = [], 0
+    prompts: list[Prompt] = []
+    dropped: list[str] = []
     for line, row in enumerate(read_jsonl(path), start=1):
         ids = tokenize_prompt(row["prompt"], tokenizer)
         if 1 <= len(ids) <= longest:
@@ -81,9 +82,11 @@ def read_prompts(
                 f"{path.name}, line {line}: the prompt {fault}; shorten it, or lower "
                 "ppo.sampling.max_new_tokens, or set data.bad_rows to drop"
             )
-        dropped += 1
+        dropped.append(f"line {line} {fault}")
     if not prompts:
-        raise UserError(f"{path.name} has no prompt of 1 to {longest} tokens ({dropped} dropped)")
+        raise UserError(
+            f"{path.name} has no prompt of 1 to {longest} tokens ({len(dropped)} dropped)"
+        )
     return prompts, dropped
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rl_lab.recipe_types import Positive, Range, Rate, Seed, Share
+from rl_lab.recipe_types import Name, Positive, Range, Rate, Seed, Share
 from rl_lab.recipes import Section
 from rl_lab.rlhf.ppo_recipe import PPO
 
@@ -169,7 +169,7 @@ class LanguageRecipe(Section):
     """Train a language model from nothing; null: the others name theirs."""
     reward: Reward | None = None
     """Train a reward model; null: none."""
-    judges: dict[str, Judge] | None = None
+    judges: dict[Name, Judge] | None = None
     """Fit gold judges, by name; the first is the one that counts; null: none."""
     ppo: PPO | None = None
     """Optimise a language model against the reward; null: don't."""
@@ -199,10 +199,15 @@ class LanguageRecipe(Section):
                 raise ValueError(
                     f"ppo.rewards.{uses[0]}.model is `reward`, but there is no reward section"
                 )
-            if self.ppo.critic.kind == "reward" and not any(
-                term.model for term in self.ppo.rewards.values()
-            ):
+            models = [term.model for term in self.ppo.rewards.values() if term.model]
+            if self.ppo.critic.kind == "reward" and not models:
                 raise ValueError("ppo.critic.kind reward needs a reward term with a model")
+            both_ways = self.reward is not None and self.reward.reading != "causal"
+            if self.ppo.critic.kind == "reward" and set(models) == {"reward"} and both_ways:
+                raise ValueError(
+                    "ppo.critic.kind reward needs reward.reading causal: a model that reads both "
+                    "ways cannot value half a text"
+                )
         if self.evaluate and self.ppo is None:
             raise ValueError("evaluate judges what ppo trained, but there is no ppo section")
         return self

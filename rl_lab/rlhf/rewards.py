@@ -4,6 +4,7 @@ A term is a reward model, an ensemble of them or a Python function. It gives one
 completion, or one a token.
 """
 
+import ast
 import importlib.util
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -77,23 +78,11 @@ class Rewards:
         for name, term in self.terms.items():
             if term.per_token:
                 lists = term.score(sources, list(completions), [list(row) for row in tokens])
-                wanted = [len(row) for row in tokens]
-                if [len(row) for row in lists] != wanted:
-                    raise UserError(f"reward {name!r}: needs one score for each token")
-                scores = torch.tensor(
-                    [[*map(float, row), *[0.0] * (width - len(row))] for row in lists]
-                ).reshape(len(prompts), width)
-                of_tokens += term.weight * scores
-                scores = scores.sum(1)
+                earned = _token_scores(name, lists, [len(row) for row in tokens])
+                of_tokens += term.weight * earned
+                scores = earned.sum(1)
             else:
-                scores = torch.as_tensor(
-                    term.score(sources, list(completions)), dtype=torch.float32
-                ).cpu()
-                if scores.shape != total.shape:
-                    raise UserError(
-                        f"reward {name!r}: gave scores of shape {tuple(scores.shape)} for "
-                        f"{len(prompts)} completions"
-                    )
+                scores = _scores(name, term, sources, list(completions))
             if not scores.isfinite().all():
                 row = int((~scores.isfinite()).nonzero()[0])
                 raise UserError(
@@ -103,6 +92,39 @@ class Rewards:
             terms[name] = scores
             total += term.weight * scores
         return Scored(total, of_tokens, terms)
+
+
+def _scores(name: str, term: Term, prompts: list[Any], completions: list[str]) -> Tensor:
+    """(B,) what a term says, checked."""
+    try:
+        given = term.score(prompts, completions)
+    except ValueError as error:  # what a reward model says of a text it cannot read
+        raise UserError(f"reward {name!r}: {error}") from None
+    try:
+        scores = torch.as_tensor(given, dtype=torch.float32).cpu()
+    except (TypeError, ValueError, RuntimeError):
+        raise UserError(
+            f"reward {name!r}: gave {type(given).__name__}, not a number for each completion"
+        ) from None
+    if scores.shape != (len(completions),):
+        raise UserError(
+            f"reward {name!r}: gave scores of shape {tuple(scores.shape)} for "
+            f"{len(completions)} completions"
+        )
+    return scores
+
+
+def _token_scores(name: str, given: Any, lengths: list[int]) -> Tensor:
+    """(B, T) what a per-token term says, checked; 0 beyond a response's end."""
+    width = max(lengths, default=0)
+    try:
+        rows = [[float(score) for score in row] for row in given]
+    except (TypeError, ValueError):
+        rows = []
+    if [len(row) for row in rows] != lengths:
+        raise UserError(f"reward {name!r}: needs a list of scores a completion, one for each token")
+    padded = [[*row, *[0.0] * (width - len(row))] for row in rows]
+    return torch.tensor(padded).reshape(len(lengths), width)
 
 
 # --- from a recipe -------------------------------------------------------------------------------
@@ -163,23 +185,42 @@ def function_of(name: str, key: str) -> Function:
     Raises:
         UserError: there is no such rule, file or function.
     """
+    check_function(name, key)
     if name in REWARD_MODELS:
         return REWARD_MODELS[name]
-    file, colon, attribute = name.rpartition(":")
-    if not colon or not file.endswith(".py"):
-        hint = nearest(name, REWARD_MODELS) or f" ({', '.join(REWARD_MODELS)})"
-        raise UserError(f"{key} = {name!r}: neither a rule{hint} nor FILE.py:NAME")
-    if not Path(file).is_file():
-        raise UserError(f"{key} = {name!r}: there is no file {file!r}")
+    file, _, attribute = name.rpartition(":")
     spec = importlib.util.spec_from_file_location(Path(file).stem, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    function = getattr(module, attribute, None)
-    if not callable(function):
-        raise UserError(f"{key} = {name!r}: {file} has no function {attribute!r}")
+    function: Function = getattr(module, attribute)
     return function
+
+
+def check_function(name: str, key: str) -> None:
+    """See whether `function_of` will find it; the file is read, not run.
+
+    Raises:
+        UserError: there is no such rule, file or function, or the file is no Python.
+    """
+    if name in REWARD_MODELS:
+        return
+    file, colon, attribute = name.rpartition(":")
+    if not colon or not file.endswith(".py"):
+        hint = nearest(name, REWARD_MODELS) or f" ({', '.join(REWARD_MODELS)})"
+        raise UserError(f"{key} = {name!r}: neither a rule{hint} nor FILE.py:NAME")
+    try:
+        tree = ast.parse(Path(file).read_text(encoding="utf-8"))
+    except OSError:
+        raise UserError(f"{key} = {name!r}: there is no file {file!r}") from None
+    except (SyntaxError, ValueError) as error:
+        raise UserError(f"{key} = {name!r}: {file} is no Python: {error}") from None
+    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    if attribute not in functions:
+        raise UserError(
+            f"{key} = {name!r}: {file} has no function {attribute!r}{nearest(attribute, functions)}"
+        )
 
 
 # --- moments -------------------------------------------------------------------------------------

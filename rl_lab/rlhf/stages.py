@@ -73,7 +73,7 @@ def _ppo(stage: Stage) -> None:
     run_ppo(
         stage.recipe.ppo, stage.experiment / "data",
         stage.before("pretrain"), stage.before("reward"),
-        load_judges(stage.before("judges"), list(stage.recipe.judges or {})),
+        load_judges(stage.before("judges"), stage.recipe.judges),
         stage.run, stage.log, stage.stop,
         seed=stage.recipe.seed, device=stage.device, refuse=stage.recipe.data.bad_rows == "refuse",
     )  # fmt: skip
@@ -89,7 +89,7 @@ def _evaluate(stage: Stage) -> None:
     evaluate(
         recipe.evaluate, recipe.ppo, stage.experiment / "data",
         stage.before("pretrain"), stage.before("reward"), stage.experiment / "ppo",
-        load_judges(stage.before("judges"), list(recipe.judges or {})),
+        load_judges(stage.before("judges"), recipe.judges),
         stage.run, stage.log, stage.stop, seed=recipe.seed, device=stage.device,
     )  # fmt: skip
 

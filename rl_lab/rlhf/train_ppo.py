@@ -46,7 +46,7 @@ class Progress:
     moments: RunningMoments = field(default_factory=RunningMoments)
     """Of all scores so far."""
     best: dict[str, float] | None = None
-    """The best look: `return` (its objective) and `step`."""
+    """The best look: `return` (its objective), `step`, and whether its KL is `within` the limit."""
 
 
 def train_ppo(
@@ -87,15 +87,15 @@ def train_ppo(
         Stopped: asked to stop; the state is saved.
     """
     policy.eval()
-    reference = policy.reference_of()
+    start = reference = policy.reference_of()
     optimizer = _optimizer(policy, ppo)
     progress = Progress(coefficient=ppo.kl.coefficient)
-    ppo_state.restore(run, log, policy, reference, optimizer, progress)
+    reference = ppo_state.restore(run, log, policy, start, optimizer, progress)
     run.start(ppo.updates, progress.update, progress.best)
     run.update_status(unit="updates")
     clock = PhaseClock("update")
     if progress.update == 0:
-        _look(look, policy, reference, progress, ppo.kl, run, log, clock)
+        _look(look, policy, start, progress, ppo.kl, run, log, clock)
 
     for update in range(progress.update, ppo.updates):
         if stop.signal is not None:
@@ -156,7 +156,7 @@ def train_ppo(
         log.log(progress.update, numbers | phases)
         last = progress.update == ppo.updates
         if progress.update % ppo.looks.every == 0 or last:
-            _look(look, policy, reference, progress, ppo.kl, run, log, clock)
+            _look(look, policy, start, progress, ppo.kl, run, log, clock)
         if progress.update % ppo.checkpoint_every == 0 or last:
             ppo_state.save(run, policy, reference, optimizer, progress)
         run.update_status(step=progress.update, best=progress.best)
@@ -250,7 +250,7 @@ def _describe(
 def _look(
     look: Look,
     policy: Policy,
-    reference: Reference,
+    start: Reference,
     progress: Progress,
     kl: KL,
     run: Run,
@@ -260,13 +260,15 @@ def _look(
     """Judge the policy on held-out prompts; keep it if no look was better.
 
     Better is a higher objective, proxy - coefficient x KL with the recipe's own coefficient (an
-    adapted one would move the goal); a look beyond `kl.limit` is never the best.
+    adapted one would move the goal) and the KL to where training started. Any look within
+    `kl.limit` is better than one beyond it; the first is kept whatever it is.
     """
     with clock.during("evaluation"):
-        numbers = look.at(progress.update, policy, reference)
+        numbers = look.at(progress.update, policy, start)
     log.log(progress.update, numbers)
     objective = numbers["look/proxy"] - kl.coefficient * numbers["look/kl"]
     within = kl.limit is None or numbers["look/kl"] <= kl.limit
-    if within and (progress.best is None or objective > progress.best["return"]):
-        progress.best = {"return": objective, "step": progress.update}
+    best = progress.best
+    if best is None or (within, objective) > (bool(best["within"]), best["return"]):
+        progress.best = {"return": objective, "step": progress.update, "within": float(within)}
         ppo_state.save_best(run, policy, progress.update)

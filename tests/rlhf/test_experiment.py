@@ -122,6 +122,9 @@ def test_from_data_to_evaluation_and_again_from_the_cache(
         if json.loads(path.read_text()).get("reused")
     }
     assert reused == {"data", "pretrain", "reward", "judges"}
+    third = lab("train", "mine.yaml", "--name", "third", cwd=folder)
+    assert third.returncode == 0, third.stderr
+    assert lab("evaluate", "third").returncode == 0  # nothing was run, all of it is there
     assert lab("train", "--resume", "second").returncode == 0
     assert lab("report", "second").returncode == 0
     shown = lab("runs")
@@ -185,7 +188,7 @@ def test_killed_in_ppo_it_resumes_and_ends_in_the_same_bits(
         ({}, {"reward": None}, "there is no reward section"),
         ({}, {"ppo.rewards": {"r": {"function": "lenght-window"}}}, "did you mean"),
         ({}, {"ppo.sampling.max_new_tokens": 64}, "leaves no room for a prompt"),
-        ({}, {"ppo.sampling.stop": "[a stop of several tokens]"}, "tokens of this tokenizer"),
+        ({}, {"ppo.sampling.stop": "[a stop of several tokens]"}, "is not one token"),
         ({}, {"device": "cuda"}, "torch finds none here"),
         ({"points.jsonl": '{"text": "a", "score": "x"}\n'}, {}, "points.jsonl, line 1"),
     ],

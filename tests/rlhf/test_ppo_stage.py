@@ -58,8 +58,10 @@ def test_special_tokens_that_end_nothing_are_banned_and_stops_are_tokens() -> No
     b = tokenizer.convert_tokens_to_ids("b")
     assert set(sampling.stop_ids) == {tokenizer.eos_token_id, b}
     assert set(sampling.banned_ids) == {tokenizer.pad_token_id, tokenizer.bos_token_id, 6, 7, 8}
-    with pytest.raises(UserError, match="is 2 tokens"):
-        build_sampling(SamplingSection(stop=["a b"]), tokenizer, model)
+    assert build_sampling(SamplingSection(stop=["<eos>"]), tokenizer, model).stop_ids == (1,)
+    for text in ("a b", "unknown"):
+        with pytest.raises(UserError, match="is not one token"):
+            build_sampling(SamplingSection(stop=[text]), tokenizer, model)
 
 
 def test_when_padding_is_the_end_token_it_still_ends() -> None:
@@ -99,7 +101,8 @@ def test_prompts_too_long_are_dropped_or_refused(tmp_path: Path) -> None:
     path = tmp_path / "prompts-train.jsonl"
     write_jsonl(path, [{"prompt": "a"}, {"prompt": "a b c a"}, {"prompt": ""}])
     prompts, dropped = read_prompts(path, tokenizer, 3, refuse=False)
-    assert ([prompt.source for prompt in prompts], dropped) == (["a"], 2)
+    assert [prompt.source for prompt in prompts] == ["a"]
+    assert [remark[:6] for remark in dropped] == ["line 2", "line 3"]
     with pytest.raises(UserError, match="line 2: the prompt has 4 tokens"):
         read_prompts(path, tokenizer, 3, refuse=True)
     write_jsonl(path, [{"prompt": "a b c a"}])
