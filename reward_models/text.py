@@ -189,10 +189,12 @@ def _first_line(error: Exception) -> str:
 def quiet() -> Iterator[None]:
     """Keep transformers from drawing bars, and from telling that a new head is new."""
     verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity(logging.CRITICAL)
     transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
-        transformers_logging.enable_progress_bar()
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-from rl_lab import threads
+from rl_lab import recipes, threads
 from rl_lab.cache import cache_directory
 from rl_lab.errors import UserError
 from rl_lab.metrics import Level, MetricLog
@@ -235,10 +235,9 @@ def _hash_of_file(text: str) -> str | None:
     return digest.hexdigest() if any(file.is_file() for file in files) else None
 
 
-def _inputs_of(stage: Run) -> str | None:
-    from rl_lab.recipes import load
-
-    return load(StageRecipe, str(stage.recipe_file)).inputs
+def _inputs_of(stage: Run) -> Any:
+    """The hash a stage was begun with."""
+    return recipes.read(str(stage.recipe_file))[2].get("inputs")
 
 
 # --- the cache -----------------------------------------------------------------------------------

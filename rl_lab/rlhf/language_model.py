@@ -28,6 +28,9 @@ from rl_lab.errors import UserError, nearest
 # Bars of its own would break the lab's screens.
 transformers_logging.disable_progress_bar()
 
+# Our own screens show progress; theirs would tear them.
+transformers_logging.disable_progress_bar()
+
 # Bytes a parameter costs in training: itself, its gradient and two moments, each float32.
 _TRAINING_BYTES = 16
 

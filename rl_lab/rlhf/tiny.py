@@ -17,7 +17,7 @@ def tiny_tokenizer(
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, padding_side="left", bos_token="<bos>", eos_token="<eos>",
-        pad_token="<eos>" if pad_is_eos else "<pad>",
+        pad_token="<eos>" if pad_is_eos else "<pad>", unk_token=specials[0],
     )  # fmt: skip
 
 

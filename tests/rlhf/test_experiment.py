@@ -22,6 +22,7 @@ data:
   preferences: pairs.jsonl
   prompts: prompts.txt
   texts: texts.txt
+  heldout_share: 0.3
 pretrain:
   tokenizer: {kind: word, vocabulary: 300}
   architecture:
@@ -188,7 +189,7 @@ def test_killed_in_ppo_it_resumes_and_ends_in_the_same_bits(
         ({}, {"reward": None}, "there is no reward section"),
         ({}, {"ppo.rewards": {"r": {"function": "lenght-window"}}}, "did you mean"),
         ({}, {"ppo.sampling.max_new_tokens": 64}, "leaves no room for a prompt"),
-        ({}, {"ppo.sampling.stop": "[a stop of several tokens]"}, "is not one token"),
+        ({}, {"ppo.sampling.stop": ["a stop of several tokens"]}, "is not one token"),
         ({}, {"device": "cuda"}, "torch finds none here"),
         ({"points.jsonl": '{"text": "a", "score": "x"}\n'}, {}, "points.jsonl, line 1"),
     ],

@@ -49,7 +49,7 @@ def test_a_model_that_sees_its_padding_is_noticed(monkeypatch: pytest.MonkeyPatc
     torch.manual_seed(0)
     subject = replace(subject, model=GPT2LMHeadModel(config).eval())
     assert not known_answers.ratio_is_one(subject).right
-    assert not [finding for finding in run_checks(subject)][-1].right
+    assert not list(run_checks(subject))[-1].right
 
 
 def test_a_score_at_the_wrong_token_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ def test_gpt2_without_pad_token_pads_left_with_its_end_token(
     edit(tmp_path / "tokenizer_config.json", pad_token=None, padding_side="right")
     model, loaded = language_model.load(tmp_path, "cpu")
     assert loaded.pad_token_id == loaded.eos_token_id == model.generation_config.pad_token_id
-    assert loaded(["the", "the film"], padding=True).attention_mask == [[0, 1], [1, 1]]
+    assert loaded(["the", "the film"], padding=True).attention_mask == [[0, 1, 1], [1, 1, 1]]
 
 
 def test_no_end_token(saved: Path) -> None:

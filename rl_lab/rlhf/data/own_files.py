@@ -42,6 +42,8 @@ class Table:
         """
         for name in names:
             if name not in self.columns:
+                if not self.rows:
+                    raise UserError(f"{self.path}: not one line, from line 1 on, is a row of data")
                 there = ", ".join(sorted(self.columns)[:12]) or "none"
                 hint = nearest(name, self.columns)
                 raise UserError(f"{self.path}: no column {name!r} (there are: {there}){hint}")
