@@ -76,7 +76,7 @@ def plain_line(view: ExperimentView) -> str:
     if stage.seconds_left is not None:
         parts.append(f"{duration(stage.seconds_left)} left")
     if current == "ppo":
-        parts += ppo_panel.plain(view, stage)
+        parts += ppo_panel.plain(stage)
     elif current == "pretrain":
         parts += stage_panels.plain_pretrain(stage)
     elif current == "reward":

@@ -40,7 +40,7 @@ def render(experiment: ExperimentView, view: RunView, width: int, height: int) -
     judges = language_vitals.judges(records)[:MOST_JUDGES]
     wide = width >= WIDE - 4
     half = width // 2 - 1 if wide else width
-    speed = _tokens_per_second(experiment, records)
+    speed = latest(records, "rollout/tokens_per_second")
     progress = Group(
         drawing.progress(view, [] if speed is None else [f"{speed:,.0f} tokens/s"]),
         drawing.phases(records),
@@ -72,18 +72,6 @@ def render(experiment: ExperimentView, view: RunView, width: int, height: int) -
     if happened and rest > 1:
         parts += [Text(), drawing.events(happened, rest - 1)]
     return Group(*parts)
-
-
-def _tokens_per_second(experiment: ExperimentView, records: list[Record]) -> float | None:
-    """Response tokens a second, everything included, over the last updates; or as logged."""
-    logged = latest(records, "rollout/tokens_per_second")
-    rollouts = number(mapping(experiment.whole.recipe.get("ppo")).get("rollouts"))
-    if logged is not None or rollouts is None:
-        return logged
-    recent = [r for r in records if number(r.get("rollout/response_length")) is not None][-10:]
-    seconds = recent[-1]["wall"] - recent[0]["wall"] if recent else 0.0
-    tokens = rollouts * sum(record["rollout/response_length"] for record in recent[1:])
-    return tokens / seconds if seconds > 0 else None
 
 
 def _courses(records: list[Record], judges: Sequence[str], width: int) -> Table:
@@ -161,11 +149,11 @@ def _tail(text: str, width: int) -> str:
     return text if len(text) <= width else f"…{text[1 - width :]}"
 
 
-def plain(experiment: ExperimentView, view: RunView) -> list[str]:
+def plain(view: RunView) -> list[str]:
     """The stage's numbers, for a plain line."""
     records = view.records
     parts = []
-    speed = _tokens_per_second(experiment, records)
+    speed = latest(records, "rollout/tokens_per_second")
     if speed is not None:
         parts.append(f"{speed:,.0f} tokens/s")
     names = [("proxy", "reward/proxy", "look/proxy")]

@@ -77,16 +77,6 @@ def test_a_wide_and_tall_terminal_shows_more_completions(runs_directory: Path) -
     assert large > small
 
 
-def test_speed_is_told_also_where_it_was_not_logged(runs_directory: Path) -> None:
-    run = fake.build(runs_directory, at="ppo", share=0.6, state="running")
-    log = run.path / "ppo" / "metrics.jsonl"
-    log.write_text(log.read_text().replace("rollout/tokens_per_second", "other"))
-    said = re.search(r"([\d,]+) tokens/s", text_of([view_of(run)]))
-    assert said
-    # 128 rollouts of about 16.4 tokens, 1.35 s an update
-    assert float(said[1].replace(",", "")) == pytest.approx(128 * 16.4 / 1.35, rel=0.03)
-
-
 def test_other_stages_show_their_numbers(runs_directory: Path) -> None:
     pretrain = fake.build(runs_directory, "a", at="pretrain", share=0.6, state="running")
     text = text_of([view_of(pretrain)])
