@@ -20,7 +20,13 @@ from rl_lab.rlhf.looks import Judges, texts_of
 from rl_lab.rlhf.next_token import mean_loss
 from rl_lab.rlhf.policy import Critic, Policy, Reference
 from rl_lab.rlhf.ppo_recipe import PPO
-from rl_lab.rlhf.ppo_stage import build_sampling, heldout_prompts, longest_prompt, precision
+from rl_lab.rlhf.ppo_stage import (
+    build_sampling,
+    heldout_prompts,
+    longest_prompt,
+    precision,
+    starting_model,
+)
 from rl_lab.rlhf.prompts import Prompt
 from rl_lab.rlhf.recipe import Evaluate
 from rl_lab.rlhf.rewards import Rewards
@@ -94,8 +100,7 @@ def evaluate(
         seed: of sampling.
         device: where models live.
     """
-    source = pretrain / "model" if ppo.policy == "pretrain" and pretrain else Path(ppo.policy)
-    before, tokenizer = language_model.load(str(source), device)
+    before, tokenizer = language_model.load(starting_model(ppo, pretrain), device)
     after, _ = language_model.load(trained / "model", device)
     sampling = build_sampling(ppo.sampling, tokenizer, before)
     autocast = precision(ppo, device)

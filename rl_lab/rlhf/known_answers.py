@@ -100,7 +100,7 @@ def _weights_after(subject: Subject, micro_batch: int, rows: list[int] | None = 
         order = torch.tensor(rows)
         rollout = replace(
             rollout,
-            responses=rollout.responses.select(order, whole=True),
+            responses=rollout.responses.select(order),
             log_probs=rollout.log_probs[order],
             values=rollout.values[order],
             scored=replace(rollout.scored, total=rollout.scored.total[order]),

@@ -16,7 +16,7 @@ from rl_lab.rlhf.ppo_update import optimize
 from rl_lab.rlhf.prompts import Prompt
 from rl_lab.rlhf.rewards import Rewards, Term
 from rl_lab.rlhf.rollout import collect
-from rl_lab.rlhf.sampling import Sampling, left_pad, log_distribution
+from rl_lab.rlhf.sampling import Sampling, left_pad, log_distribution, positions_of
 from rl_lab.rlhf.tiny import tiny_model, tiny_tokenizer
 
 
@@ -154,6 +154,7 @@ def bandit_reaches_its_optimum() -> Finding:
 def _next_token(policy: Policy, prompts: list[Prompt], sampling: Sampling) -> Tensor:
     """(prompts, V) log-probabilities of the first response token."""
     ids, mask = left_pad([prompt.ids for prompt in prompts], 0)
-    positions = (mask.long().cumsum(1) - 1).clamp(min=0)
-    logits = policy.model(ids, attention_mask=mask.long(), position_ids=positions).logits[:, -1]
+    logits = policy.model(ids, attention_mask=mask.long(), position_ids=positions_of(mask)).logits[
+        :, -1
+    ]
     return log_distribution(logits, sampling)

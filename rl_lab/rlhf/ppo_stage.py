@@ -64,8 +64,7 @@ def run_ppo(
         UserError: the policy, its tokenizer, a reward term or the prompts cannot be used.
     """
     torch.manual_seed(stream(seed, BUILD, 1)[0])
-    source = pretrain / "model" if ppo.policy == "pretrain" and pretrain else Path(ppo.policy)
-    model, tokenizer = language_model.load(str(source), device)
+    model, tokenizer = language_model.load(starting_model(ppo, pretrain), device)
     bf16 = precision(ppo, device) == torch.bfloat16
     terms = rewards.build(ppo.rewards, reward, device, bf16)
     policy = build_policy(ppo, model, tokenizer, terms)
@@ -88,6 +87,11 @@ def run_ppo(
         seed=seed, mix_loss=_mix(ppo, data, tokenizer, seed),
     )  # fmt: skip
     save_model(policy, tokenizer, run.path / "model")
+
+
+def starting_model(ppo: PPO, pretrain: Path | None) -> str:
+    """Directory or hub id of what the policy starts as, and is held against."""
+    return str(pretrain / "model") if ppo.policy == "pretrain" and pretrain else ppo.policy
 
 
 def build_policy(

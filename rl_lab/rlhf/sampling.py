@@ -111,15 +111,14 @@ class Responses:
             None if self.allowed is None else self.allowed.cpu(),
         )  # fmt: skip
 
-    def select(self, rows: Tensor, whole: bool = False) -> "Responses":
+    def select(self, rows: Tensor) -> "Responses":
         """Some of the responses, cut to the longest prompt and response among them.
 
         Args:
             rows: (b,) indices.
-            whole: keep all T tokens of every response.
         """
         mask = self.mask[rows]
-        length = mask.shape[1] if whole else int(mask.sum(1).max())
+        length = int(mask.sum(1).max())
         width = int(self.prompt_mask[rows].sum(1).max())
         return Responses(
             self.prompts[rows, -width:], self.prompt_mask[rows, -width:],

@@ -22,7 +22,7 @@ from rl_lab.files import write_json
 from rl_lab.metrics import MetricLog
 from rl_lab.phases import PhaseClock
 from rl_lab.rlhf import reward_report
-from rl_lab.rlhf.language_model import fast_autocast
+from rl_lab.rlhf.language_model import has_bfloat16
 from rl_lab.rlhf.preference_trainer import Comparisons, PreferenceTrainer, load_base
 from rl_lab.rlhf.recipe import Reward
 from rl_lab.rlhf.reward_data import add_words, read_pairs, reward_tokenizer, tokenized
@@ -137,7 +137,7 @@ def train_member(
         config = RewardConfig(
             output_dir=str(directory),
             use_cpu=device == "cpu",
-            bf16=fast_autocast(device)._enabled,
+            bf16=has_bfloat16(device),
             activation_checkpointing=False,
             per_device_train_batch_size=batch,
             max_steps=steps,
