@@ -25,9 +25,6 @@ from transformers.utils import logging as transformers_logging
 
 from rl_lab.errors import UserError, nearest
 
-# Bars of its own would break the lab's screens.
-transformers_logging.disable_progress_bar()
-
 # Our own screens show progress; theirs would tear them.
 transformers_logging.disable_progress_bar()
 

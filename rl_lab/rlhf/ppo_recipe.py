@@ -103,7 +103,10 @@ class Critic(Section):
 
     kind: Literal["shared", "separate", "reward"] = "shared"
     """shared: a head on the policy's trunk; separate: a model of its own, starting as a copy of
-    the policy; reward: one starting from the first reward model (same tokenizer needed)."""
+    the policy; reward: one starting as the first reward model, which must read the policy's tokens
+    (one that reads both ways is read causally here, its mean taken over the tokens so far)."""
+    head_only: bool = False
+    """Only the head learns: a shared trunk feels no value loss, one of its own stays as it is."""
     warmup_updates: Annotated[int, Field(ge=0)] = 0
     """First updates in which only the critic learns; of a shared one, only its head."""
     coefficient: Annotated[float, Field(ge=0)] = 0.1
@@ -158,9 +161,9 @@ class PPO(Section):
     """Rollout, scoring and optimisation, so many times."""
     rollouts: Positive = 512
     """Responses sampled an update."""
-    minibatch: Positive = 512
+    minibatch: Positive = 128
     """Responses an optimiser step: rollouts / minibatch steps an epoch."""
-    micro_batch: Positive = 128
+    micro_batch: Positive = 32
     """Responses computed at once; gradients add up to the minibatch's exactly."""
     epochs: Positive = 2
     """Passes over an update's responses."""

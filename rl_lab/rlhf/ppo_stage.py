@@ -3,13 +3,11 @@
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from rl_lab.errors import UserError
 from rl_lab.metrics import MetricLog
@@ -21,6 +19,7 @@ from rl_lab.rlhf.policy import Critic, Policy
 from rl_lab.rlhf.ppo_recipe import PPO, Lora, SamplingSection
 from rl_lab.rlhf.ppo_update import MixLoss
 from rl_lab.rlhf.prompts import Prompt, read_prompts
+from rl_lab.rlhf.reward_critic import critic_of_reward
 from rl_lab.rlhf.sampling import Sampling
 from rl_lab.rlhf.train_ppo import train_ppo
 from rl_lab.run import Run
@@ -107,7 +106,9 @@ def build_policy(
     if ppo.critic.kind == "separate":
         critic = Critic(hidden, copy.deepcopy(model.base_model))
     elif ppo.critic.kind == "reward":
-        critic = _critic_of_reward(terms, tokenizer)
+        critic = critic_of_reward(terms, tokenizer)
+    if ppo.critic.head_only and critic.trunk is not None:
+        critic.trunk.requires_grad_(False)
     if ppo.lora is not None:
         model = with_adapters(model, ppo.lora)
     kind = model.device.type
@@ -119,43 +120,6 @@ def precision(ppo: PPO, kind: str) -> torch.dtype:
     if ppo.precision == "auto":
         return torch.bfloat16 if language_model.has_bfloat16(kind) else torch.float32
     return torch.bfloat16 if ppo.precision == "bfloat16" else torch.float32
-
-
-def _critic_of_reward(terms: rewards.Rewards, tokenizer: PreTrainedTokenizerBase) -> Critic:
-    """A critic whose trunk and head are those of a reward model: the first that can be one.
-
-    Raises:
-        UserError: none can.
-    """
-    from reward_models.ensemble import Ensemble
-
-    ensembles = [term.score for term in terms.terms.values() if isinstance(term.score, Ensemble)]
-    why = ""
-    for member in (member for ensemble in ensembles for member in ensemble.members):
-        one: Any = member
-        why = _no_critic(one.model, one.tokenizer, tokenizer)
-        if not why:
-            model = copy.deepcopy(one.model).requires_grad_(True)
-            critic = Critic(model.config.get_text_config().hidden_size, model.base_model)
-            with torch.no_grad():
-                critic.head.weight.copy_(model.score.weight)
-            return critic
-    raise UserError(f"ppo.critic.kind reward: {why}; use shared or separate")
-
-
-def _no_critic(
-    model: PreTrainedModel, theirs: PreTrainedTokenizerBase, policys: PreTrainedTokenizerBase
-) -> str:
-    """Say why a reward model cannot value the policy's unfinished texts; "" if it can."""
-    if model.config.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        return (
-            "the reward model reads whole texts, both ways, and cannot value half of one (train it "
-            "with reward.reading causal)"
-        )
-    numbers = theirs.get_vocab()
-    if any(numbers.get(token) != number for token, number in policys.get_vocab().items()):
-        return "the reward model's tokenizer has other numbers for the policy's tokens"
-    return ""
 
 
 def with_adapters(model: PreTrainedModel, lora: Lora) -> PreTrainedModel:

@@ -52,7 +52,7 @@ def optimize(
         FloatingPointError: a gradient is NaN or infinite; the step was not made.
     """
     responses = rollout.responses
-    policy.critic.learns_trunk = not critic_only
+    policy.critic.learns_trunk = not (critic_only or ppo.critic.head_only)
     sums: dict[str, float] = defaultdict(float)
     steps, tokens_seen = 0, 0
     for rows in minibatches(len(responses), ppo.minibatch, ppo.epochs, responses.tokens.device):
@@ -75,12 +75,13 @@ def optimize(
                 evaluated.values[:, :-1], rollout.values[part, :length],
                 returns[part, :length], mask, tokens, ppo.critic.clip,
             )  # fmt: skip
-            with torch.set_grad_enabled(ppo.entropy_coefficient > 0):  # else it is for the log
-                entropies = ppo_math.entropy(evaluated.distribution)
-            entropy = torch.where(mask, entropies, 0).sum() / tokens
             loss = ppo.critic.coefficient * loss_value
             if not critic_only:
-                loss = loss + loss_policy - ppo.entropy_coefficient * entropy
+                loss = loss + loss_policy
+                if ppo.entropy_coefficient > 0:
+                    entropies = ppo_math.entropy(evaluated.distribution)
+                    entropy = torch.where(mask, entropies, 0).sum() / tokens
+                    loss = loss - ppo.entropy_coefficient * entropy
                 if ppo.kl.place == "loss":
                     of_reference = rollout.reference_log_probs[part, :length]
                     kl = _kl_for_loss(ppo.kl.estimator, evaluated, of_reference, some, reference,
@@ -95,7 +96,6 @@ def optimize(
                 drift += torch.where(mask, k3, 0).sum().item() / tokens
                 sums["train/policy_loss"] += loss_policy.item() * tokens
                 sums["train/value_loss"] += loss_value.item() * tokens
-                sums["train/entropy"] += entropy.item() * tokens
                 sums["train/clip_fraction"] += clipped.sum().item()
         if mix_loss is not None and not critic_only:
             mix = mix_loss(policy, steps)

@@ -202,12 +202,6 @@ class LanguageRecipe(Section):
             models = [term.model for term in self.ppo.rewards.values() if term.model]
             if self.ppo.critic.kind == "reward" and not models:
                 raise ValueError("ppo.critic.kind reward needs a reward term with a model")
-            both_ways = self.reward is not None and self.reward.reading != "causal"
-            if self.ppo.critic.kind == "reward" and set(models) == {"reward"} and both_ways:
-                raise ValueError(
-                    "ppo.critic.kind reward needs reward.reading causal: a model that reads both "
-                    "ways cannot value half a text"
-                )
         if self.evaluate and self.ppo is None:
             raise ValueError("evaluate judges what ppo trained, but there is no ppo section")
         return self

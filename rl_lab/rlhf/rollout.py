@@ -33,6 +33,8 @@ class Rollout:
     """(B, T), under the reference."""
     exact_kl: Tensor
     """(B, T), of next-token distributions, policy to reference; 0 at padding."""
+    entropy: Tensor
+    """(B, T), of the policy's next-token distributions, in nats; 0 at padding."""
     values: Tensor
     """(B, T + 1), of the state before each token and after the last."""
     mismatch: float
@@ -46,6 +48,7 @@ class Rollout:
             log_probs=self.log_probs.cpu(),
             reference_log_probs=self.reference_log_probs.cpu(),
             exact_kl=self.exact_kl.cpu(),
+            entropy=self.entropy.cpu(),
             values=self.values.cpu(),
         )
 
@@ -93,8 +96,8 @@ def collect(
         scored = rewards(prompts, completions, tokens)
 
         shape = responses.tokens.shape
-        log_probs, reference_log_probs, exact_kl = (
-            torch.zeros(shape, device=responses.tokens.device) for _ in range(3)
+        log_probs, reference_log_probs, exact_kl, entropy = (
+            torch.zeros(shape, device=responses.tokens.device) for _ in range(4)
         )
         values = torch.zeros(shape[0], shape[1] + 1, device=responses.tokens.device)
         # Responses of like length share a micro-batch: less padding.
@@ -104,9 +107,11 @@ def collect(
             evaluated = policy(some, sampling)
             of_reference = reference.distribution(some, sampling)
             kl = ppo_math.exact_kl(evaluated.distribution, of_reference)
+            entropies = ppo_math.entropy(evaluated.distribution)
             log_probs[rows, :length] = evaluated.log_probs
             reference_log_probs[rows, :length] = of_tokens(of_reference, some)
             exact_kl[rows, :length] = torch.where(some.mask, kl, 0)
+            entropy[rows, :length] = torch.where(some.mask, entropies, 0)
             values[rows, : length + 1] = evaluated.values
 
     distance = (log_probs - responses.log_probs).abs()
@@ -120,5 +125,5 @@ def collect(
         )
     return Rollout(
         list(prompts), completions, responses, scored,
-        log_probs, reference_log_probs, exact_kl, values, mismatch,
+        log_probs, reference_log_probs, exact_kl, entropy, values, mismatch,
     )  # fmt: skip

@@ -238,6 +238,7 @@ def _describe(
         "reward/score": scores.mean().item(),
         "kl/sampled": kl.mean().item(),
         "kl/exact": rollout.exact_kl.sum(1).mean().item(),
+        "train/entropy": ppo_math.masked_mean(rollout.entropy, mask).item(),
         "rollout/response_length": mask.sum(1).float().mean().item(),
         "rollout/end_share": responses.terminated.float().mean().item(),
         "rollout/sampler_mismatch": rollout.mismatch,
