@@ -25,7 +25,7 @@ from rl_lab.run import Run
 from rl_lab.signals import StopRequest
 from rl_lab.statistics import Interval, wilson_interval
 
-FEATURES = {"ngram_range": (1, 2), "sublinear_tf": True, "max_features": 50_000}
+FEATURES = {"ngram_range": (1, 2), "sublinear_tf": True, "max_features": 200_000}
 """The most frequent words and pairs of words, by tf-idf with damped counts."""
 
 
@@ -58,7 +58,7 @@ class LinearJudge:
         rows = np.concatenate([np.flatnonzero(shares > 0), np.flatnonzero(shares < 1)])
         labels = np.concatenate([np.ones((shares > 0).sum()), np.zeros((shares < 1).sum())])
         weights = np.concatenate([shares[shares > 0], 1 - shares[shares < 1]])
-        model = LogisticRegression(C=2.0, max_iter=200)
+        model = LogisticRegression(C=1.0, max_iter=200)
         model.fit(features[rows], labels, sample_weight=weights)
         return cls(vectorizer, model.coef_[0], float(model.intercept_[0]))
 

@@ -114,6 +114,6 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 """The stages each stands on, where the recipe has them."""
 
 VERSION: Mapping[str, int] = {
-    "data": 1, "pretrain": 1, "reward": 1, "judges": 1, "ppo": 1, "evaluate": 1
+    "data": 2, "pretrain": 1, "reward": 1, "judges": 2, "ppo": 2, "evaluate": 1
 }  # fmt: skip
 """Raised when a change to the code changes what a stage makes, so that old ones are not reused."""

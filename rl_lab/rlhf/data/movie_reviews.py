@@ -21,7 +21,6 @@ from rl_lab.signals import StopRequest
 WORDS = (3, 40)
 """Words of a pretraining sentence, unless the recipe says otherwise."""
 TRAIN_PROMPTS, HELDOUT_PROMPTS = 20_000, 2_000
-SCORED_SENTENCES = 150_000
 STEPS = 6
 """How often `prepare_movie_reviews` calls `say`."""
 
@@ -214,5 +213,4 @@ def _star_scores(reviews: list[Review], rng: np.random.Generator) -> list[Row]:
         for sentence in review.sentences
         if len(sentence.split()) >= WORDS[0]
     ]
-    drawn = _shuffled(scored, rng)[:SCORED_SENTENCES]
-    return [{"text": text, "score": score} for text, score in drawn]
+    return [{"text": text, "score": score} for text, score in _shuffled(scored, rng)]
