@@ -27,6 +27,8 @@ class Evaluated:
     """(B, T) of the responses' tokens; 0 at padding."""
     values: Tensor
     """(B, T + 1) float32, of the state before each token and after the last."""
+    critic_states: Tensor
+    """(B, T + 1, H), what the critic's head read."""
 
 
 class Policy(nn.Module):
@@ -61,13 +63,24 @@ class Policy(nn.Module):
         """How far two ways of computing a log-probability may differ on average, in nats."""
         return 5e-2 if self._autocast == torch.bfloat16 else 1e-3
 
-    def forward(self, responses: Responses, sampling: Sampling) -> Evaluated:
-        """Evaluate responses, with gradients where they are enabled."""
+    def forward(
+        self, responses: Responses, sampling: Sampling, critic_states: Tensor | None = None
+    ) -> Evaluated:
+        """Evaluate responses, with gradients where they are enabled.
+
+        Args:
+            responses: B responses of T tokens.
+            sampling: how they were drawn.
+            critic_states: what the critic's head reads, where it is known; None: worked out.
+        """
         with self.precision():
             logits, hidden = _run(self.model, responses)
-            values = self.critic(responses, hidden)
+            states = critic_states
+            if states is None:
+                states = self.critic.states(responses, hidden)
+            values = self.critic(states)
         distribution = log_distribution(logits, sampling, responses.allowed)
-        return Evaluated(distribution, of_tokens(distribution, responses), values)
+        return Evaluated(distribution, of_tokens(distribution, responses), values, states)
 
     def reference_of(self, refreshed: bool = False) -> "Reference":
         """A frozen reference: the adapters switched off, or a copy of the model as it is now.
@@ -173,22 +186,30 @@ class Critic(nn.Module):
         self.learns_trunk = True
         """Whether a shared trunk gets the value loss's gradient."""
 
-    def forward(self, responses: Responses, hidden: Tensor) -> Tensor:
-        """Values (B, T + 1), float32.
+    @property
+    def frozen(self) -> bool:
+        """Whether the head reads states that never change, those of a trunk that does not learn."""
+        return self.trunk is not None and not any(p.requires_grad for p in self.trunk.parameters())
+
+    def states(self, responses: Responses, hidden: Tensor) -> Tensor:
+        """(B, T + 1, H), what the head reads.
 
         Args:
             responses: B responses of T tokens.
             hidden: (B, T + 1, H), the policy's last hidden states; not used by a separate critic.
         """
-        if self.trunk is not None:
-            attention = torch.cat([responses.prompt_mask, responses.mask], dim=1)
-            output = self.trunk(
-                input_ids=torch.cat([responses.prompts, responses.tokens], dim=1),
-                attention_mask=attention.long(),
-                position_ids=positions_of(attention),
-                use_cache=False,
-            )
-            hidden = output.last_hidden_state[:, -(responses.tokens.shape[1] + 1) :]
-        elif not self.learns_trunk:
-            hidden = hidden.detach()
-        return self.head(hidden)[..., 0].float()
+        if self.trunk is None:
+            return hidden if self.learns_trunk else hidden.detach()
+        attention = torch.cat([responses.prompt_mask, responses.mask], dim=1)
+        output = self.trunk(
+            input_ids=torch.cat([responses.prompts, responses.tokens], dim=1),
+            attention_mask=attention.long(),
+            position_ids=positions_of(attention),
+            use_cache=False,
+        )
+        states: Tensor = output.last_hidden_state
+        return states[:, -(responses.tokens.shape[1] + 1) :]
+
+    def forward(self, states: Tensor) -> Tensor:
+        """(B, T + 1, H) states -> (B, T + 1) values, float32."""
+        return self.head(states)[..., 0].float()

@@ -29,6 +29,9 @@ from rl_lab.signals import StopRequest
 BUILD, LOOKS, MIX = range(10, 13)
 """What the stage's own streams of random numbers are for."""
 
+SHORT = 256
+"""Tokens of prompt and response up to which plain attention is the faster one on a CPU."""
+
 
 def run_ppo(
     ppo: PPO,
@@ -75,6 +78,10 @@ def run_ppo(
     if dropped:
         listed = "; ".join(dropped[:5]) + ("; ..." if len(dropped) > 5 else "")
         log.event(0, "prompts", f"{len(dropped):,} dropped: {listed}", "warning")
+    width = max(len(prompt.ids) for prompt in prompts) + sampling.max_new_tokens
+    if model.device.type == "cpu" and width <= SHORT:
+        # The fused attention's backward pass takes four times as long as the plain one's.
+        model.set_attn_implementation("eager")
     look = Look(
         looks, terms, judges, tokenizer, sampling, run.path / "samples.jsonl",
         ppo.micro_batch, stream(seed, LOOKS, 1)[0],

@@ -65,7 +65,7 @@ def optimize(
             some = responses.select(part)
             mask, length = some.mask, some.tokens.shape[1]
             old = rollout.log_probs[part, :length]
-            evaluated = policy(some, sampling)
+            evaluated = policy(some, sampling, rollout.states_of(part, length))
 
             loss_policy, clipped = ppo_math.policy_loss(
                 evaluated.log_probs, old, advantages[part, :length], mask, tokens,
@@ -114,8 +114,8 @@ def optimize(
         sums["train/grad_norm"] += norm.item() * tokens
         if ppo.kl.stop_update is not None and drift > ppo.kl.stop_update:
             break
-    averages = {name: value / tokens_seen for name, value in sums.items()}
-    return averages | {"train/optimizer_steps": steps}
+    sums = {name: value / tokens_seen for name, value in sums.items()}
+    return sums | {"train/optimizer_steps": steps}
 
 
 def minibatches(count: int, size: int, epochs: int, device: torch.device) -> Iterator[Tensor]:

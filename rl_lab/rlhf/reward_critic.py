@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from reward_models.ensemble import Ensemble
 from rl_lab.errors import UserError
@@ -92,7 +91,8 @@ def _no_critic(
     """Say why a reward model cannot value the policy's unfinished texts; "" if it can."""
     kind = model.config.model_type
     means = kind == "eurobert" and getattr(model.config, "classifier_pooling", "") == "mean"
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and not means:
+    last = hasattr(model, "score")  # so transformers call the head that reads the last token
+    if not (means or last):
         return f"the reward model, a {kind}, reads whole texts and cannot value half of one"
     numbers = theirs.get_vocab()
     if any(numbers.get(token) != number for token, number in policys.get_vocab().items()):

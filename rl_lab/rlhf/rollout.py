@@ -37,8 +37,14 @@ class Rollout:
     """(B, T), of the policy's next-token distributions, in nats; 0 at padding."""
     values: Tensor
     """(B, T + 1), of the state before each token and after the last."""
+    critic_states: Tensor | None
+    """(B, T + 1, H), what the critic's head reads, where it is the same all through an update."""
     mismatch: float
     """Mean distance of the sampler's log-probabilities from the trainer's, in nats a token."""
+
+    def states_of(self, rows: Tensor, length: int) -> Tensor | None:
+        """(b, length + 1, H) of some responses' critic states, where they are known."""
+        return None if self.critic_states is None else self.critic_states[rows, : length + 1]
 
     def on_cpu(self) -> "Rollout":
         """The same, its tensors in main memory."""
@@ -50,6 +56,7 @@ class Rollout:
             exact_kl=self.exact_kl.cpu(),
             entropy=self.entropy.cpu(),
             values=self.values.cpu(),
+            critic_states=None if self.critic_states is None else self.critic_states.cpu(),
         )
 
 
@@ -100,6 +107,7 @@ def collect(
             torch.zeros(shape, device=responses.tokens.device) for _ in range(4)
         )
         values = torch.zeros(shape[0], shape[1] + 1, device=responses.tokens.device)
+        critic_states = None
         # Responses of like length share a micro-batch: less padding.
         for rows in responses.mask.sum(1).argsort(stable=True).split(micro_batch):
             some = responses.select(rows)
@@ -113,6 +121,12 @@ def collect(
             exact_kl[rows, :length] = torch.where(some.mask, kl, 0)
             entropy[rows, :length] = torch.where(some.mask, entropies, 0)
             values[rows, : length + 1] = evaluated.values
+            if policy.critic.frozen:
+                if critic_states is None:
+                    critic_states = values.new_zeros(
+                        *values.shape, evaluated.critic_states.shape[-1]
+                    )
+                critic_states[rows, : length + 1] = evaluated.critic_states.float()
 
     distance = (log_probs - responses.log_probs).abs()
     mismatch = ppo_math.masked_mean(distance, responses.mask).item()
@@ -125,5 +139,5 @@ def collect(
         )
     return Rollout(
         list(prompts), completions, responses, scored,
-        log_probs, reference_log_probs, exact_kl, entropy, values, mismatch,
+        log_probs, reference_log_probs, exact_kl, entropy, values, critic_states, mismatch,
     )  # fmt: skip

@@ -87,10 +87,11 @@ def test_micro_batches_do_not_change_the_result(tiny: Tiny) -> None:
         {},
         {"lora": {"rank": 2}},
         {"critic": {"kind": "separate"}},
+        {"critic": {"kind": "separate", "head_only": True}},
         {"kl": {"target": 0.5, "adaptation": 1.0}, "scores": {"normalize": True}},
         {"refresh_reference": 1},
     ],
-    ids=["plain", "lora", "separate critic", "adaptive", "refreshed reference"],
+    ids=["plain", "lora", "separate critic", "frozen critic", "adaptive", "refreshed reference"],
 )
 def test_a_run_stopped_and_resumed_ends_in_the_same_bits(
     tiny: Tiny, changes: dict[str, Any]
