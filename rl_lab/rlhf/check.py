@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from rl_lab.errors import UserError
-from rl_lab.rlhf import rewards
 from rl_lab.rlhf.experiment import device_of
 from rl_lab.rlhf.recipe import LanguageRecipe
+from rl_lab.rlhf.reward_functions import check_function
 
 
 def check(recipe: LanguageRecipe) -> None:
@@ -30,7 +30,7 @@ def check(recipe: LanguageRecipe) -> None:
     if recipe.ppo is not None:
         for name, term in recipe.ppo.rewards.items():
             if term.function is not None:
-                rewards.check_function(term.function, f"ppo.rewards.{name}.function")
+                check_function(term.function, f"ppo.rewards.{name}.function")
             elif term.model is not None:
                 _check_model(term.model, f"ppo.rewards.{name}.model")
         _check_model(recipe.ppo.policy, "ppo.policy")

@@ -1,6 +1,7 @@
 """The `ppo` stage: from directories and recipe sections to the call of `train_ppo`."""
 
 import copy
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -141,7 +142,10 @@ def with_adapters(model: PreTrainedModel, lora: Lora) -> PreTrainedModel:
         r=lora.rank, lora_alpha=lora.alpha, target_modules=lora.targets, task_type="CAUSAL_LM"
     )
     try:
-        return get_peft_model(model, config)  # type: ignore[return-value]
+        with warnings.catch_warnings():
+            # peft still asks transformers by a name that they are giving up.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            return get_peft_model(model, config)  # type: ignore[return-value]
     except ValueError as error:
         raise UserError(f"ppo.lora.targets: {str(error).splitlines()[0]}") from None
 

@@ -25,8 +25,8 @@ class Prompt:
 
     @property
     def text(self) -> str:
-        """For people, and for judges of plain text: of a conversation, its last message."""
-        return self.source if isinstance(self.source, str) else str(self.source[-1]["content"])
+        """For people, before a completion: what it continues; or the last message, and an arrow."""
+        return self.source if isinstance(self.source, str) else f"{self.source[-1]['content']} → "
 
 
 def tokenize_prompt(source: str | Messages, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -4,8 +4,6 @@ A term is a reward model, an ensemble of them or a Python function. It gives one
 completion, or one a token.
 """
 
-import ast
-import importlib.util
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,12 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from reward_models import REWARD_MODELS, ensemble
-from rl_lab.errors import UserError, nearest
+from reward_models import ensemble
+from rl_lab.errors import UserError
 from rl_lab.rlhf.ppo_recipe import RewardTerm
 from rl_lab.rlhf.prompts import Prompt
-
-Function = Callable[..., Any]
+from rl_lab.rlhf.reward_functions import Function, function_of
 
 
 @dataclass(frozen=True)
@@ -177,50 +174,6 @@ def load_members(source: str, key: str, device: str, bf16: bool) -> list[Functio
         return [TextRewardModel(member, device, bf16=bf16) for member in sources]
     except (ValueError, OSError) as error:
         raise UserError(f"{key}: {' '.join(str(error).split())}") from None
-
-
-def function_of(name: str, key: str) -> Function:
-    """Find a rule by name, or a function in a Python file, which is run.
-
-    Raises:
-        UserError: there is no such rule, file or function.
-    """
-    check_function(name, key)
-    if name in REWARD_MODELS:
-        return REWARD_MODELS[name]
-    file, _, attribute = name.rpartition(":")
-    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    function: Function = getattr(module, attribute)
-    return function
-
-
-def check_function(name: str, key: str) -> None:
-    """See whether `function_of` will find it; the file is read, not run.
-
-    Raises:
-        UserError: there is no such rule, file or function, or the file is no Python.
-    """
-    if name in REWARD_MODELS:
-        return
-    file, colon, attribute = name.rpartition(":")
-    if not colon or not file.endswith(".py"):
-        hint = nearest(name, REWARD_MODELS) or f" ({', '.join(REWARD_MODELS)})"
-        raise UserError(f"{key} = {name!r}: neither a rule{hint} nor FILE.py:NAME")
-    try:
-        tree = ast.parse(Path(file).read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"{key} = {name!r}: there is no file {file!r}") from None
-    except (SyntaxError, ValueError) as error:
-        raise UserError(f"{key} = {name!r}: {file} is no Python: {error}") from None
-    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
-    if attribute not in functions:
-        raise UserError(
-            f"{key} = {name!r}: {file} has no function {attribute!r}{nearest(attribute, functions)}"
-        )
 
 
 # --- moments -------------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ def test_conversations_need_a_template_and_are_answered() -> None:
         "{% if add_generation_prompt %}c{% endif %}"
     )
     assert tokenizer.decode(tokenize_prompt(messages, tokenizer)) == "<bos> a b c"
-    assert Prompt(messages, [1]).text == "a b"
+    assert Prompt(messages, [1]).text == "a b → "
 
 
 def test_batches_are_passes_over_the_prompts_and_need_no_history() -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from rl_lab.errors import UserError
 from rl_lab.rlhf.ppo_recipe import RewardTerm
 from rl_lab.rlhf.prompts import Prompt
-from rl_lab.rlhf.rewards import Rewards, RunningMoments, Term, build, function_of
+from rl_lab.rlhf.reward_functions import function_of
+from rl_lab.rlhf.rewards import Rewards, RunningMoments, Term, build
 
 PROMPTS = [Prompt("one", [1]), Prompt("two", [2])]
 
@@ -58,6 +59,19 @@ def test_a_file_without_the_function(tmp_path: Path) -> None:
     file.write_text("x = 1\n")
     with pytest.raises(UserError, match="has no function 'score'"):
         function_of(f"{file}:score", "key")
+
+
+def test_an_error_in_the_file_is_a_sentence_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("def score(prompts, completions):\n    return [1 / 0]\n")
+    score = function_of("mine.py:score", "ppo.rewards.r.function")
+    with pytest.raises(UserError, match=r"r\.function: mine\.py, line 2: ZeroDivisionError: div"):
+        score(["a"], ["b"])
+    Path("other.py").write_text("import nowhere\n\ndef score(prompts, completions): ...\n")
+    with pytest.raises(UserError, match=r"other\.py, line 1: ModuleNotFoundError"):
+        function_of("other.py:score", "ppo.rewards.r.function")
 
 
 def test_a_model_that_is_none(tmp_path: Path) -> None:
