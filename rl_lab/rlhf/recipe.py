@@ -201,7 +201,10 @@ class LanguageRecipe(Section):
                 )
             models = [term.model for term in self.ppo.rewards.values() if term.model]
             if self.ppo.critic.kind == "reward" and not models:
-                raise ValueError("ppo.critic.kind reward needs a reward term with a model")
+                raise ValueError(
+                    "ppo.critic.kind reward needs a reward term with a model; without, use shared "
+                    "or separate"
+                )
         if self.evaluate and self.ppo is None:
             raise ValueError("evaluate judges what ppo trained, but there is no ppo section")
         return self
