@@ -14,12 +14,14 @@ from sb3_contrib import ARS, TRPO
 from stable_baselines3.common.callbacks import BaseCallback
 
 from rl_lab import checkpoint
+from rl_lab.checkpoint import Snapshot
 from rl_lab.metrics import MetricLog
 from rl_lab.phases import PhaseClock
-from rl_lab.rl import agent_state, seeding
-from rl_lab.rl.environments import NonFiniteError
+from rl_lab.provenance import made_with
+from rl_lab.rl import agent_state, moment, seeding
 from rl_lab.rl.evaluate import evaluate, summary
 from rl_lab.rl.recipe import AgentRecipe
+from rl_lab.rl.watched_vec_env import NonFiniteError
 from rl_lab.run import Run
 from rl_lab.seeding import stream
 from rl_lab.signals import StopRequest
@@ -57,7 +59,19 @@ class AtUpdateBoundary(BaseCallback):
         clock: PhaseClock,
         progress: Progress,
         stop: StopRequest,
+        resumed: Snapshot | None,
     ) -> None:
+        """Keep what the boundaries need.
+
+        Args:
+            run: the run's directory.
+            recipe: its recipe.
+            log: takes numbers and events.
+            clock: told what the time is spent on.
+            progress: kept up to date.
+            stop: asked at each boundary.
+            resumed: whose moment the first boundary is, where training goes on to the same bits.
+        """
         super().__init__()
         self.run = run
         self.recipe = recipe
@@ -65,12 +79,16 @@ class AtUpdateBoundary(BaseCallback):
         self.clock = clock
         self.progress = progress
         self.stop = stop
+        self._resumed = resumed
         self._last_boundary: int | None = None
         self._heartbeat = 0.0
         self._recent: list[dict[str, Any]] = []
 
     def _on_rollout_start(self) -> None:
         self.clock.enter("lab")
+        if self._resumed is not None:
+            moment.put_back(self.model, self._resumed)
+            self._resumed = None
         step = self.model.num_timesteps
         if self._due(self.recipe.logging.every, step) and step > 0:
             self.dump()
@@ -104,7 +122,7 @@ class AtUpdateBoundary(BaseCallback):
     def _due(self, every: int, step: int) -> bool:
         """Whether a multiple of `every` lies between the last boundary and this one."""
         if self._last_boundary is None:  # the first boundary: of a new run, or of a resumed one
-            return step == 0
+            return self.progress.evaluated_at < step == 0
         return step // every > self._last_boundary // every
 
     # --- what may be due -------------------------------------------------------------------------
@@ -156,6 +174,7 @@ class AtUpdateBoundary(BaseCallback):
         """Write a snapshot to resume from."""
         snapshot = agent_state.resumable(self.model, self.recipe.checkpoints.replay_buffer)
         snapshot.state["progress"] = asdict(self.progress)
+        snapshot.state["made_with"] = made_with(self.model.device.type)
         checkpoint.save(self.run.checkpoints, snapshot)
         kept = checkpoint.steps(self.run.checkpoints)[-self.recipe.checkpoints.keep :]
         checkpoint.prune(self.run.checkpoints, kept)

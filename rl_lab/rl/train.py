@@ -15,11 +15,12 @@ from rl_lab.checkpoint import Snapshot
 from rl_lab.errors import UserError
 from rl_lab.metrics import Level, MetricLog
 from rl_lab.phases import PhaseClock
-from rl_lab.rl import agent, agent_state
+from rl_lab.provenance import differences, made_with
+from rl_lab.rl import agent, agent_state, moment
 from rl_lab.rl.boundary import AtUpdateBoundary, Progress, StopLearning
-from rl_lab.rl.environments import NonFiniteError, WatchedVecEnv
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.rl.sb3_logger import sb3_logger
+from rl_lab.rl.watched_vec_env import NonFiniteError, watched
 from rl_lab.run import Run
 from rl_lab.signals import StopRequest
 from rl_lab.sinks import open_sinks
@@ -50,30 +51,39 @@ def train(run: Run, recipe: AgentRecipe, stop: StopRequest, notes: tuple[str, ..
         torch.set_num_threads(recipe.threads)
         snapshot, damaged = _newest_checkpoint(run)
         clock = PhaseClock("policy")
-        model = agent.build(recipe, clock, first_step=snapshot.step if snapshot else 0)
+        model = agent.build(recipe, clock)
 
-        # 2. Where a run was interrupted, go on from its newest whole checkpoint.
+        # 2. Where a run was interrupted, go on from its newest whole checkpoint, to the same bits
+        #    if its environments can be brought to where they were.
         progress = Progress()
+        differs = None
         if snapshot is not None:
             agent_state.restore(model, snapshot)
             progress = Progress(**snapshot.state["progress"])
-        watched = _watched(model)
-        watched.steps = model.num_timesteps
+            differs = _resume_episodes(model, recipe, snapshot)
+        watched(model).steps = model.num_timesteps
 
         logging = recipe.logging
         sinks = open_sinks(run.path, logging.tensorboard, logging.trackio, logging.wandb)
         with MetricLog(run.metrics_file, sinks) as log:
+            doubts: list[str] = []
             if snapshot is not None:
                 log.event(model.num_timesteps, "resumed", f"from step {model.num_timesteps:,}")
+                doubts = differences(
+                    snapshot.state.get("made_with", {}), made_with(model.device.type)
+                )
+                if differs is not None:
+                    doubts.append(f"it goes on with new episodes, to other bits: {differs}")
             elif run.metrics_file.stat().st_size:
                 log.event(0, "restarted", "it had no checkpoint yet")
-            for note in (*notes, *damaged):
+            for note in (*notes, *damaged, *doubts):
                 log.event(model.num_timesteps, "note", note, "warning")
 
             # 3. Collect, update, and at each boundary log, judge and save, to the budget's end.
             model.set_logger(sb3_logger(log, clock))
-            guard_gradients(model, watched)
-            boundary = AtUpdateBoundary(run, recipe, log, clock, progress, stop)
+            guard_gradients(model)
+            exact = snapshot if differs is None else None
+            boundary = AtUpdateBoundary(run, recipe, log, clock, progress, stop, exact)
             run.start(recipe.budget.steps, model.num_timesteps, progress.best)
             try:
                 state, reason = _learn(model, recipe.budget.steps, boundary)
@@ -138,7 +148,23 @@ def _newest_checkpoint(run: Run) -> tuple[Snapshot | None, list[str]]:
     return snapshot, damaged
 
 
-def guard_gradients(model: BaseAlgorithm, watched: WatchedVecEnv) -> None:
+def _resume_episodes(model: BaseAlgorithm, recipe: AgentRecipe, snapshot: Snapshot) -> str | None:
+    """Bring the environments to where they were; where that fails, let them start new episodes.
+
+    Returns:
+        None, or why it failed.
+    """
+    differs = moment.play_episodes_again(model, snapshot)
+    lost = hasattr(model, "replay_buffer") and "replay_buffer" not in snapshot.arrays
+    if differs is None and lost:
+        differs = "the replay buffer was not kept (checkpoints.replay_buffer)"
+    if differs is not None:
+        agent_state.cut_unfinished_episodes(model)
+        agent.start_new_episodes(model, recipe, snapshot.step)
+    return differs
+
+
+def guard_gradients(model: BaseAlgorithm) -> None:
     """Stop before an optimiser would apply a gradient that is NaN or infinite."""
     for name in model._get_torch_save_params()[0]:
         optimizer = recursive_getattr(model, name)
@@ -155,15 +181,7 @@ def guard_gradients(model: BaseAlgorithm, watched: WatchedVecEnv) -> None:
             if not torch.stack(torch._foreach_norm(gradients)).isfinite().all():
                 raise NonFiniteError(
                     f"NaN or infinity in the loss or its gradient ({name}) at step "
-                    f"{watched.steps:,}; the update was not applied"
+                    f"{watched(model).steps:,}; the update was not applied"
                 )
 
         optimizer.register_step_pre_hook(check)
-
-
-def _watched(model: BaseAlgorithm) -> WatchedVecEnv:
-    """Find our wrapper in the stack around the training environment."""
-    vector: Any = model.env
-    while not isinstance(vector, WatchedVecEnv):
-        vector = vector.venv
-    return vector
