@@ -15,6 +15,7 @@ A resumed run continues from a checkpoint, so it writes again the lines after it
 """
 
 import json
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -32,12 +33,14 @@ class MetricLog:
     """Appends to one metrics.jsonl, and hands each line's numbers to the sinks as well."""
 
     def __init__(self, path: Path, sinks: tuple[Sink, ...] = ()) -> None:
+        self.path = path
         _cut_partial_line(path)
         earlier = read_metrics(path)
         self._wall_before = earlier[-1]["wall"] if earlier else 0.0
         self._started = time.perf_counter()
         self._sinks = sinks
         self._file = path.open("a", encoding="utf-8")
+        self._writing = threading.Lock()  # a watchdog writes too
 
     @property
     def wall(self) -> float:
@@ -64,8 +67,9 @@ class MetricLog:
 
     def _append(self, record: Record) -> None:
         line = json.dumps(finite(record), ensure_ascii=False, allow_nan=False)
-        self._file.write(line + "\n")
-        self._file.flush()
+        with self._writing:
+            self._file.write(line + "\n")
+            self._file.flush()
 
     def __enter__(self) -> "MetricLog":
         return self

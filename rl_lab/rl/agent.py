@@ -39,7 +39,7 @@ def build(recipe: AgentRecipe, clock: PhaseClock | None = None) -> BaseAlgorithm
     arguments = hyperparameters.resolve(recipe.algorithm, recipe.budget.steps)
     seeds = stream(recipe.seed, seeding.TRAINING, recipe.env.number)
     vector = environments.make_vector(
-        recipe.env, [[seed] for seed in seeds], clock, vectorization=recipe.env.vectorization
+        recipe.env, [[seed] for seed in seeds], clock, recipe.env.vectorization, recipe.health
     )
     vector.action_space.seed(recipe.seed)
     if recipe.env.normalize is not None:
@@ -205,15 +205,24 @@ def choose_device(wanted: str, policy: str) -> str:
     return next((name for name, there in available.items() if there), "cpu")
 
 
-def start_new_episodes(model: BaseAlgorithm, recipe: AgentRecipe, step: int) -> None:
+def start_new_episodes(
+    model: BaseAlgorithm, recipe: AgentRecipe, step: int, rollbacks: int = 0
+) -> None:
     """Seed an agent's environments and everything random anew, for a run that goes on at `step`.
 
-    The step is part of the seeds: otherwise the run would meet the episodes and the noise of its
-    start again.
+    Step and rollbacks are part of the seeds: otherwise the run would meet the episodes and the
+    noise of its start, or those that led astray, again.
     """
     assert model.env is not None
-    *seeds, own_seed = stream(recipe.seed, seeding.TRAINING, recipe.env.number + 1, step)
+    part = step + rollbacks * 10**12  # no budget is larger
+    *seeds, own_seed = stream(recipe.seed, seeding.TRAINING, recipe.env.number + 1, part)
     for copy, seed in enumerate(seeds):
         model.env.env_method("seed_next_reset", seed, indices=copy)
     model.action_space.seed(own_seed)
     seeding.seed_everything(own_seed)
+
+
+def scale_learning_rate(model: BaseAlgorithm, factor: float) -> None:
+    """Multiply the learning rate's whole schedule."""
+    schedule = model.lr_schedule
+    model.lr_schedule = lambda remaining: factor * schedule(remaining)

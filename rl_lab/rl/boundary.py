@@ -13,15 +13,16 @@ from typing import Any
 from sb3_contrib import ARS, TRPO
 from stable_baselines3.common.callbacks import BaseCallback
 
-from rl_lab import checkpoint
+from rl_lab import checkpoint, vitals
 from rl_lab.checkpoint import Snapshot
+from rl_lab.health import Alerts
 from rl_lab.metrics import MetricLog
 from rl_lab.phases import PhaseClock
 from rl_lab.provenance import made_with
 from rl_lab.rl import agent_state, moment, seeding
 from rl_lab.rl.evaluate import evaluate, summary
 from rl_lab.rl.recipe import AgentRecipe
-from rl_lab.rl.watched_vec_env import NonFiniteError
+from rl_lab.rl.watched_vec_env import NonFiniteError, watched
 from rl_lab.run import Run
 from rl_lab.seeding import stream
 from rl_lab.signals import StopRequest
@@ -38,6 +39,12 @@ class Progress:
     """`return` and `step` of the best evaluation so far."""
     solved_in_a_row: int = 0
     evaluated_at: int = -1
+    rollbacks: int = 0
+    """Times that it went back to a snapshot for a NaN."""
+    skipped: int = 0
+    """Times that something was left out for a NaN."""
+    restarted: int = 0
+    """Copies of the environment that failed and were replaced."""
 
 
 class StopLearning(Exception):
@@ -80,6 +87,7 @@ class AtUpdateBoundary(BaseCallback):
         self.progress = progress
         self.stop = stop
         self._resumed = resumed
+        self._alerts = Alerts(log, vitals.alerts)
         self._last_boundary: int | None = None
         self._heartbeat = 0.0
         self._recent: list[dict[str, Any]] = []
@@ -134,6 +142,7 @@ class AtUpdateBoundary(BaseCallback):
         if isinstance(self.model, TRPO):
             self._check_objective()
         self.model.dump_logs()
+        self._alerts.look(self.model.num_timesteps)
 
     def _check_objective(self) -> None:
         """TRPO steps without an optimiser, and would take a NaN for a step that failed."""
@@ -173,6 +182,9 @@ class AtUpdateBoundary(BaseCallback):
     def save_checkpoint(self) -> None:
         """Write a snapshot to resume from."""
         snapshot = agent_state.resumable(self.model, self.recipe.checkpoints.replay_buffer)
+        environment = watched(self.model)
+        self.progress.skipped = environment.skipped
+        self.progress.restarted = environment.restarted
         snapshot.state["progress"] = asdict(self.progress)
         snapshot.state["made_with"] = made_with(self.model.device.type)
         checkpoint.save(self.run.checkpoints, snapshot)

@@ -3,6 +3,7 @@
 From the inside out, each copy is
 
     gymnasium.make -> SeededResets -> the recipe's wrappers -> Monitor -> RepeatableEpisodes
+                   -> Supervised, where failures are to be told or mended
 
 and the copies together
 
@@ -36,10 +37,12 @@ from stable_baselines3.common.vec_env import (
 
 from rl_lab.errors import UserError, nearest
 from rl_lab.extras import EXTRAS, install_command, installed
+from rl_lab.health import Health
 from rl_lab.phases import PhaseClock
 from rl_lab.provenance import ROOT
 from rl_lab.rl.episodes import RepeatableEpisodes, SeededResets
 from rl_lab.rl.recipe import Environment, Normalization
+from rl_lab.rl.supervision import Supervised
 from rl_lab.rl.watched_vec_env import WatchedVecEnv
 
 # Packages that register environments when imported, by the ids they are known for. Only these are
@@ -200,6 +203,7 @@ def make_vector(
     seeds: list[list[int]],
     clock: PhaseClock | None = None,
     vectorization: str = "dummy",
+    health: Health | None = None,
 ) -> VecEnv:
     """Make copies that step together; normalisation is `normalize`'s.
 
@@ -208,17 +212,25 @@ def make_vector(
         seeds: for each copy, the seeds of its first resets; its length is the number of copies.
         clock: told when time is spent in the environment.
         vectorization: `"dummy"` or `"subproc"`.
+        health: what to do about a NaN; None: stop.
 
     Raises:
         UserError: as `make`.
     """
-    makers: list[MakeEnv] = [partial(make, environment, seeds=own) for own in seeds]
+    supervised = vectorization == "subproc" or environment.restarts or environment.timeout
+    make_copy = partial(_supervised, environment) if supervised else partial(make, environment)
+    makers: list[MakeEnv] = [partial(make_copy, own) for own in seeds]
     if vectorization == "subproc":
         make(environment).close()  # errors of the user's are raised here, not in a child
         vector: VecEnv = SubprocVecEnv([partial(_undisturbed, maker) for maker in makers])
     else:
         vector = DummyVecEnv(makers)
-    return WatchedVecEnv(vector, clock or PhaseClock("policy"))
+    return WatchedVecEnv(vector, clock or PhaseClock("policy"), health, environment.restarts)
+
+
+def _supervised(environment: Environment, seeds: list[int]) -> gymnasium.Env:
+    """Make a copy whose failures are told, and that a new one may take the place of."""
+    return Supervised(partial(make, environment), seeds, environment.timeout)
 
 
 def _undisturbed(maker: MakeEnv) -> gymnasium.Env:
