@@ -2,22 +2,21 @@
 
 import signal
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 import pytest
-import torch
 
 from rl_lab import checkpoint, provenance
-from rl_lab.metrics import Record, read_metrics
+from rl_lab.metrics import read_metrics
 from rl_lab.rl import agent
 from rl_lab.rl.boundary import AtUpdateBoundary
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.rl.train import train
 from rl_lab.run import Run
 from rl_lab.signals import StopRequest
+from tests.sameness import run_differences
 
 MakeRecipe = Callable[..., AgentRecipe]
 MakeRun = Callable[..., Run]
@@ -121,42 +120,6 @@ def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AtUpdateBoundary, "_on_step", on_step)
 
 
-def numbers(run: Run) -> list[Record]:
-    """Every line of numbers, without those that clocks and the machine decide."""
-    times = ("wall", "time/", "phase/", "system/")
-    return [
-        {name: value for name, value in record.items() if not name.startswith(times)}
-        for record in read_metrics(run.metrics_file)
-        if "event" not in record
-    ]
-
-
-def differences(first: Path, second: Path) -> list[str]:
-    """Name everything in which two snapshots differ, but for the durations of episodes."""
-    one, other = checkpoint.load(first), checkpoint.load(second)
-    different = [] if one.step == other.step else ["step"]
-    for mine, theirs, same in (
-        (one.tensors, other.tensors, torch.equal),
-        (one.arrays, other.arrays, np.array_equal),
-    ):
-        assert mine.keys() == theirs.keys()
-        for group in mine:
-            assert set(mine[group]) == set(theirs[group])  # type: ignore[arg-type]
-            different += [
-                f"{group}/{key}"
-                for key in mine[group]  # type: ignore[attr-defined]
-                if not same(mine[group][key], theirs[group][key])  # type: ignore[index, operator]
-            ]
-    for name in one.state.keys() | other.state.keys():
-        if name == "recent_episodes":
-            for state in (one.state[name], other.state[name]):
-                for episode in state["episodes"]:
-                    episode.pop("t", None)
-        if one.state.get(name) != other.state.get(name):
-            different.append(name)
-    return different
-
-
 @pytest.mark.parametrize("case", CASES)
 def test_a_killed_run_resumed_equals_one_that_was_not(
     case: str, make_recipe: MakeRecipe, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
@@ -171,16 +134,8 @@ def test_a_killed_run_resumed_equals_one_that_was_not(
             train(broken, recipe, stop)
     run_to_end(broken, recipe)
 
-    assert checkpoint.steps(broken.checkpoints) == checkpoint.steps(whole.checkpoints)
-    for kind in ("checkpoints", "best"):
-        pairs = zip(
-            checkpoint.directories(whole.path / kind),
-            checkpoint.directories(broken.path / kind),
-            strict=True,
-        )
-        for first, second in pairs:
-            assert differences(first, second) == []
-    assert numbers(broken) == numbers(whole)
+    assert checkpoint.steps(broken.checkpoints)
+    assert run_differences(broken, whole) == []
     records = read_metrics(broken.metrics_file)
     assert [r["message"] for r in records if r.get("event") == "note"] == []
     assert sum(record.get("event") == "resumed" for record in records) == 2
@@ -241,9 +196,7 @@ def test_a_stop_asked_for_loses_nothing(make_recipe: MakeRecipe, make_run: MakeR
         stop.signal = signal.SIGTERM
         assert train(broken, recipe, stop) == "stopped"
     run_to_end(broken, recipe)
-    first, second = (checkpoint.directories(run.checkpoints)[-1] for run in (whole, broken))
-    assert differences(first, second) == []
-    assert numbers(broken) == numbers(whole)
+    assert run_differences(broken, whole) == []
 
 
 def test_what_else_bits_depend_on_is_compared(
