@@ -6,6 +6,7 @@ observations. `resumable` adds what learning on needs: optimisers, counters and 
 
 import warnings
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -121,7 +122,8 @@ def _restore_replay_buffer(buffer: ReplayBuffer, snapshot: Snapshot) -> None:
     """Fill a buffer as it was, its unfinished episodes cut off: the environments start new ones."""
     stored, state = snapshot.arrays["replay_buffer"], snapshot.state["replay_buffer"]
     for name, array in _buffer_arrays(buffer):
-        array[: len(stored[name])] = stored[name]
+        rows = stored[name]
+        array[: len(rows)] = rows
     buffer.pos, buffer.full = state["pos"], state["full"]
     if isinstance(buffer, HerReplayBuffer):
         buffer._current_ep_start = np.array(state["episode_starts"], dtype=np.int64)
@@ -160,7 +162,7 @@ def _normalization_arrays(normalizer: VecNormalize) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _restore_normalization(normalizer: VecNormalize, arrays: dict[str, np.ndarray]) -> None:
+def _restore_normalization(normalizer: VecNormalize, arrays: Mapping[str, np.ndarray]) -> None:
     for name, moments in _moments(normalizer):
         moments.mean = arrays[f"{name}/mean"]
         moments.var = arrays[f"{name}/var"]

@@ -1,5 +1,7 @@
 """Agents of finished, stopped or running runs, ready to act."""
 
+import sys
+
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rl_lab import checkpoint, recipes, threads
@@ -7,6 +9,7 @@ from rl_lab.errors import UserError
 from rl_lab.rl import agent
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.run import Run
+from rl_lab.text import inert
 
 MODELS = ("best", "last")
 DETERMINISTIC = ("td3", "ddpg", "ars")
@@ -54,4 +57,6 @@ def load_agent(
     if snapshot is None:
         why = f": {damaged[0]}" if damaged else " yet"
         raise UserError(f"run {run.name!r} has no {which} model{why}")
+    for sentence in damaged:
+        print(f"note: {inert(sentence)}; an older one is used", file=sys.stderr)
     return agent.load(recipe, snapshot), snapshot.step

@@ -4,6 +4,7 @@ SB3 owns the loop of collecting and updating; what happens between an update and
 (logging, evaluation, checkpoints, stopping) is `rl_lab.rl.boundary`.
 """
 
+import contextlib
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from stable_baselines3.common.save_util import recursive_getattr
 from rl_lab import checkpoint
 from rl_lab.checkpoint import Snapshot
 from rl_lab.errors import UserError
+from rl_lab.files import StorageError
 from rl_lab.metrics import Level, MetricLog
 from rl_lab.phases import PhaseClock
-from rl_lab.rl import agent, agent_state
+from rl_lab.rl import agent, agent_state, space
 from rl_lab.rl.boundary import AtUpdateBoundary, Progress, StopLearning
 from rl_lab.rl.environments import NonFiniteError, WatchedVecEnv
 from rl_lab.rl.recipe import AgentRecipe
@@ -23,6 +25,7 @@ from rl_lab.rl.sb3_logger import sb3_logger
 from rl_lab.run import Run
 from rl_lab.signals import StopRequest
 from rl_lab.sinks import open_sinks
+from rl_lab.storage import ending_in_order, from_newest_snapshot, shortage
 
 
 class TrainingFailed(Exception):
@@ -44,8 +47,9 @@ def train(run: Run, recipe: AgentRecipe, stop: StopRequest, notes: tuple[str, ..
     Raises:
         UserError: the recipe's parts do not fit together, or another process trains this run.
         TrainingFailed: a NaN or infinity; the run is `failed`, its checkpoints are whole.
+        StorageError: something could not be written; likewise, and it says how to go on.
     """
-    with run.lock():
+    with run.lock(), ending_in_order(run, lambda: from_newest_snapshot(run)):
         # 1. The agent in its environment, everything random seeded from recipe.seed.
         torch.set_num_threads(recipe.threads)
         snapshot, damaged = _newest_checkpoint(run)
@@ -67,8 +71,11 @@ def train(run: Run, recipe: AgentRecipe, stop: StopRequest, notes: tuple[str, ..
                 log.event(model.num_timesteps, "resumed", f"from step {model.num_timesteps:,}")
             elif run.metrics_file.stat().st_size:
                 log.event(0, "restarted", "it had no checkpoint yet")
-            for note in (*notes, *damaged):
+            for note in notes:
                 log.event(model.num_timesteps, "note", note, "warning")
+            short_of = shortage(run.path, space.needed(model, recipe))
+            for remark in (*damaged, *filter(None, [short_of])):
+                log.remark(model.num_timesteps, remark)
 
             # 3. Collect, update, and at each boundary log, judge and save, to the budget's end.
             model.set_logger(sb3_logger(log, clock))
@@ -84,6 +91,10 @@ def train(run: Run, recipe: AgentRecipe, stop: StopRequest, notes: tuple[str, ..
             except NonFiniteError as error:
                 _end(run, log, model, "failed", str(error), "error")
                 raise TrainingFailed(str(error)) from None
+            except StorageError as error:
+                with contextlib.suppress(StorageError):
+                    log.event(model.num_timesteps, "failed", str(error), "error")
+                raise
             except BaseException as error:
                 _end(run, log, model, "failed", f"{type(error).__name__}: {error}", "error")
                 raise
