@@ -3,12 +3,11 @@
 import errno
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.rl.train import train
 from rl_lab.run import Run
 from rl_lab.signals import StopRequest
+from tests.full_disk import full_for, leftovers, limited, needs_proc
 
 MakeRecipe = Callable[..., AgentRecipe]
 MakeRun = Callable[..., Run]
@@ -40,24 +40,11 @@ LIMIT = 60_000
 """Bytes a file may have: more than the snapshot of step 1000 needs, less than that of step 2000."""
 
 
-def leftovers(directory: Path) -> list[Path]:
-    return [path for path in directory.rglob(".*") if path.is_file() or path.is_dir()]
-
-
-def limited(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run `rl-lab` where no file may grow beyond LIMIT, as a quota or a full disk would have it."""
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "rl_lab.cli", *arguments],
-        capture_output=True, text=True, check=False, env=os.environ | {"COLUMNS": "100"},
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (LIMIT, LIMIT)),
-    )  # fmt: skip
-
-
 def test_a_snapshot_that_finds_no_room_ends_the_run_in_one_sentence_and_it_resumes(
     make_recipe: MakeRecipe, make_run: MakeRun, lab: Callable[..., Any]
 ) -> None:
     run = make_run(make_recipe("sac", GROWING))
-    done = limited("train", "--resume", "test", "--quiet")
+    done = limited(LIMIT, "train", "--resume", "test", "--quiet")
     assert done.returncode == 1
     assert done.stdout == ""
     (sentence,) = done.stderr.splitlines()
@@ -79,7 +66,7 @@ def test_a_run_that_can_do_without_snapshots_goes_on_and_tries_again(
     make_recipe: MakeRecipe, make_run: MakeRun
 ) -> None:
     run = make_run(make_recipe("sac", GROWING | {"checkpoints.required": False}))
-    done = limited("train", "--resume", "test", "--quiet")
+    done = limited(LIMIT, "train", "--resume", "test", "--quiet")
     assert done.returncode == 0, done.stderr
     assert checkpoint.steps(run.checkpoints) == [1000]
     assert leftovers(run.path) == []
@@ -89,33 +76,15 @@ def test_a_run_that_can_do_without_snapshots_goes_on_and_tries_again(
     assert "(2 so far)" in failed[1]["message"]
 
 
-@pytest.fixture
-def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """Files whose path holds a word of the list cannot be made durable: the disk is full."""
-    words: list[str] = []
-    real = os.fsync
-
-    def fsync(descriptor: int) -> None:
-        path = str(Path(f"/proc/self/fd/{descriptor}").readlink())
-        if any(word in path for word in words):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    yield words
-
-
-needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc here")
-
-
 @needs_proc
 @pytest.mark.parametrize("what", ["/best/", "/checkpoints/", "/.status.json"])
 def test_whatever_cannot_be_written_ends_the_run(
-    what: str, full_disk: list[str], make_recipe: MakeRecipe, make_run: MakeRun
+    what: str, make_recipe: MakeRecipe, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe = make_recipe("cartpole", {"budget.steps": 512, "evaluation.episodes": 1})
     run = make_run(recipe)
-    full_disk.append(what)
+    full = [what]
+    full_for(full, monkeypatch)
     with (
         pytest.raises(StorageError, match=r"No space left on device.*once it can be"),
         StopRequest() as stop,
@@ -124,7 +93,7 @@ def test_whatever_cannot_be_written_ends_the_run(
     assert leftovers(run.path) == []
     assert not list(run.path.glob("*/0*")) or "best" not in what
     assert run.status["state"] == ("created" if "status" in what else "failed")
-    full_disk.clear()
+    full.clear()
     with StopRequest() as stop:
         assert train(run, recipe, stop) == "finished"
 
