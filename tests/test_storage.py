@@ -274,3 +274,18 @@ def test_a_replay_buffer_is_never_twice_in_memory(tmp_path: Path) -> None:
         tracemalloc.stop()
     assert writing < size / 2
     assert reading < 1.5 * size
+
+
+@needs_proc
+def test_a_page_that_cannot_be_written_is_one_sentence_too(
+    make_recipe: MakeRecipe, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    run = make_run(make_recipe("cartpole"))
+    full_for(["report.html"], monkeypatch)
+    with pytest.raises(SystemExit) as end:
+        main(["report", "test"])
+    assert end.value.code == 1
+    assert capsys.readouterr().err == (
+        f"rl-lab: cannot write {run.report_file}: No space left on device\n"
+    )
