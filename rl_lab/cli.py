@@ -54,6 +54,16 @@ app.command(
     help="Write one run's report: a self-contained HTML page.",
 )
 app.command(
+    "rl_lab.commands.export:export",
+    name="export",
+    help="Write a trained agent as a zip of Stable-Baselines3.",
+)
+app.command(
+    "rl_lab.commands.import_:import_",
+    name="import",
+    help="Make a run of an agent that Stable-Baselines3 saved.",
+)
+app.command(
     "rl_lab.commands.doctor:doctor", name="doctor", help="Check this installation and machine."
 )
 data = App(name="data", help="Look at files of preferences, prompts or texts.")
