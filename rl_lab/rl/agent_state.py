@@ -7,6 +7,7 @@ the moment it was taken at (`rl_lab.rl.moment`), without which the bits would no
 
 import warnings
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,8 @@ def restore(model: BaseAlgorithm, snapshot: Snapshot) -> None:
 def _restore_replay_buffer(buffer: ReplayBuffer, snapshot: Snapshot) -> None:
     stored, state = snapshot.arrays["replay_buffer"], snapshot.state["replay_buffer"]
     for name, array in _buffer_arrays(buffer):
-        array[: len(stored[name])] = stored[name]
+        rows = stored[name]
+        array[: len(rows)] = rows
     buffer.pos, buffer.full = state["pos"], state["full"]
     if isinstance(buffer, HerReplayBuffer):
         buffer._current_ep_start = np.array(state["episode_starts"], dtype=np.int64)
@@ -171,7 +173,7 @@ def _normalization_arrays(normalizer: VecNormalize) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _restore_normalization(normalizer: VecNormalize, arrays: dict[str, np.ndarray]) -> None:
+def _restore_normalization(normalizer: VecNormalize, arrays: Mapping[str, np.ndarray]) -> None:
     for name, moments in _moments(normalizer):
         moments.mean = arrays[f"{name}/mean"]
         moments.var = arrays[f"{name}/var"]

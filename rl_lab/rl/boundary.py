@@ -8,6 +8,7 @@ import math
 import signal
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from sb3_contrib import ARS, TRPO
@@ -15,6 +16,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from rl_lab import checkpoint, vitals
 from rl_lab.checkpoint import Snapshot
+from rl_lab.files import StorageError
 from rl_lab.health import Alerts
 from rl_lab.metrics import MetricLog
 from rl_lab.phases import PhaseClock
@@ -90,6 +92,7 @@ class AtUpdateBoundary(BaseCallback):
         self._alerts = Alerts(log, vitals.alerts)
         self._last_boundary: int | None = None
         self._heartbeat = 0.0
+        self._not_saved = 0
         self._recent: list[dict[str, Any]] = []
 
     def _on_rollout_start(self) -> None:
@@ -166,9 +169,9 @@ class AtUpdateBoundary(BaseCallback):
         self.log.log(step, numbers)
         progress, mean = self.progress, numbers["eval/mean_reward"]
         progress.evaluated_at = step
-        if progress.best is None or mean >= progress.best["return"]:
+        better = progress.best is None or mean >= progress.best["return"]
+        if better and self._saved(self.run.best, agent_state.playable(self.model)):
             progress.best = {"return": mean, "step": step}
-            checkpoint.save(self.run.best, agent_state.playable(self.model))
             self.run.update_status(best=progress.best, step=step)
             self.log.event(step, "best", f"evaluation return {short(mean)}")
         target = self.recipe.target_return
@@ -187,7 +190,8 @@ class AtUpdateBoundary(BaseCallback):
         self.progress.restarted = environment.restarted
         snapshot.state["progress"] = asdict(self.progress)
         snapshot.state["made_with"] = made_with(self.model.device.type)
-        checkpoint.save(self.run.checkpoints, snapshot)
+        if not self._saved(self.run.checkpoints, snapshot):
+            return
         kept = checkpoint.steps(self.run.checkpoints)[-self.recipe.checkpoints.keep :]
         checkpoint.prune(self.run.checkpoints, kept)
         # Keep what was best at the oldest checkpoint, too: a run resumed there needs it.
@@ -195,6 +199,23 @@ class AtUpdateBoundary(BaseCallback):
         needed = max((step for step in best if step <= kept[0]), default=0)
         checkpoint.prune(self.run.best, [step for step in best if step >= needed])
         self.log.event(self.model.num_timesteps, "checkpoint", "saved")
+
+    def _saved(self, parent: Path, snapshot: Snapshot) -> bool:
+        """Write a snapshot; where the recipe can do without, return whether that could be done."""
+        try:
+            checkpoint.save(parent, snapshot)
+        except StorageError as error:
+            if self.recipe.checkpoints.required:
+                raise
+            self._not_saved += 1
+            self.log.event(
+                self.model.num_timesteps,
+                "checkpoint-failed",
+                f"{error}; training goes on without it ({self._not_saved} so far)",
+                "warning",
+            )
+            return False
+        return True
 
     def finish(self) -> None:
         """The last boundary, which SB3 does not announce: log, judge and save once more."""

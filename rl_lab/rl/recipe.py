@@ -105,6 +105,8 @@ class Checkpoints(Section):
     """Newest snapshots kept."""
     replay_buffer: bool = True
     """Store the replay buffer too (off-policy algorithms): larger, but resuming forgets nothing."""
+    required: bool = True
+    """Stop when one cannot be written, as on a full disk; false: say so, and go on without it."""
 
 
 class Logging(Section):

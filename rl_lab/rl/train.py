@@ -4,16 +4,19 @@ SB3 owns the loop of collecting and updating; what happens between an update and
 (logging, evaluation, checkpoints, stopping) is `rl_lab.rl.boundary`.
 """
 
+import contextlib
+
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rl_lab import checkpoint
 from rl_lab.checkpoint import Snapshot
 from rl_lab.errors import UserError
+from rl_lab.files import StorageError
 from rl_lab.metrics import Level, MetricLog
 from rl_lab.phases import PhaseClock
 from rl_lab.provenance import differences, made_with
-from rl_lab.rl import agent, agent_state, moment
+from rl_lab.rl import agent, agent_state, moment, space
 from rl_lab.rl.boundary import AtUpdateBoundary, Progress, StopLearning
 from rl_lab.rl.gradients import guard_gradients
 from rl_lab.rl.recipe import AgentRecipe
@@ -23,6 +26,7 @@ from rl_lab.rl.watched_vec_env import EnvironmentFailedError, NonFiniteError, wa
 from rl_lab.run import Run
 from rl_lab.signals import StopRequest
 from rl_lab.sinks import open_sinks
+from rl_lab.storage import ending_in_order, from_newest_snapshot, shortage
 
 
 class RollBack(Exception):
@@ -49,8 +53,9 @@ def train(run: Run, recipe: AgentRecipe, stop: StopRequest, notes: tuple[str, ..
         UserError: the recipe's parts do not fit together, or another process trains this run.
         TrainingFailed: a NaN or infinity, or an environment that failed, more often than the
             recipe allows; the run is `failed`, its checkpoints are whole.
+        StorageError: something could not be written; likewise, and it says how to go on.
     """
-    with run.lock():
+    with run.lock(), ending_in_order(run, lambda: from_newest_snapshot(run)):
         torch.set_num_threads(recipe.threads)
         logging = recipe.logging
         sinks = open_sinks(run.path, logging.tensorboard, logging.trackio, logging.wandb)
@@ -93,8 +98,11 @@ def _train_from_newest_checkpoint(
             count = f"{progress.rollbacks} of {recipe.health.times}"
             sentence = f"{fault}; back to here, with a lower learning rate ({count})"
             log.event(snapshot.step, "rollback", sentence, "warning")
-    for note in (*notes, *damaged, *doubts):
+    for note in notes:
         log.event(model.num_timesteps, "note", note, "warning")
+    short_of = shortage(run.path, space.needed(model, recipe))
+    for remark in (*damaged, *doubts, *filter(None, [short_of])):
+        log.remark(model.num_timesteps, remark)
 
     # 3. Collect, update, and at each boundary log, judge and save, to the budget's end.
     environment = watched(model)
@@ -117,6 +125,10 @@ def _train_from_newest_checkpoint(
             raise RollBack(str(error)) from None
         _end(run, log, model, "failed", str(error), "error")
         raise TrainingFailed(str(error)) from None
+    except StorageError as error:
+        with contextlib.suppress(StorageError):
+            log.event(model.num_timesteps, "failed", str(error), "error")
+        raise
     except BaseException as error:
         _end(run, log, model, "failed", f"{type(error).__name__}: {error}", "error")
         raise
