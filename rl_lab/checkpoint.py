@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rl_lab.files import whole_directory, write_json, writing
+from rl_lab.files import LEFTOVER, whole_directory, write_json, writing
 
 if TYPE_CHECKING:
     import torch
@@ -76,13 +76,18 @@ def save(parent: Path, snapshot: Snapshot) -> Path:
 def prune(parent: Path, keep: Collection[int]) -> None:
     """Remove every snapshot in `parent` whose step is not in `keep`.
 
+    One half removed has no longer a snapshot's name.
+
     Raises:
         StorageError: it cannot be removed.
     """
     with writing(parent):
         for path in directories(parent):
             if int(path.name) not in keep:
-                shutil.rmtree(path)
+                doomed = path.with_name(f"{LEFTOVER}{path.name}")
+                shutil.rmtree(doomed, ignore_errors=True)
+                path.rename(doomed)
+                shutil.rmtree(doomed)
 
 
 def steps(parent: Path) -> list[int]:

@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+LEFTOVER, REPLACED = ".writing-", ".replaced-"
+"""How the names begin of directories half written or half removed, and of those being replaced."""
+
 
 class StorageError(Exception):
     """A file or directory cannot be written, and training is not at fault: says which and why."""
@@ -108,9 +111,9 @@ def whole_directory(path: Path) -> Iterator[Path]:
     """
     with writing(path):
         path.parent.mkdir(exist_ok=True)  # not its parents: a run directory taken away stays away
-        _remove_leftovers(path.parent)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=".writing-"))
-        older = temporary.with_name(f"{temporary.name}-old")
+        recover(path.parent)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=LEFTOVER))
+        older = path.with_name(f"{REPLACED}{path.name}")
         try:
             temporary.chmod(0o755)
             yield temporary
@@ -126,12 +129,21 @@ def whole_directory(path: Path) -> Iterator[Path]:
                 older.rename(path)
             raise
         _sync(path.parent)
-        _remove_leftovers(path.parent)
+        recover(path.parent)
 
 
-def _remove_leftovers(parent: Path) -> None:
-    """Remove what a killed process, or a directory just replaced, left."""
-    for leftover in parent.glob(".writing-*"):
+def recover(parent: Path) -> None:
+    """Put back the directory that a killed process was replacing, and remove what else it left.
+
+    For whoever holds the run's lock: no other process may be writing there.
+    """
+    for older in parent.glob(f"{REPLACED}*"):
+        path = older.with_name(older.name.removeprefix(REPLACED))
+        if path.exists():
+            shutil.rmtree(older)
+        else:
+            older.rename(path)
+    for leftover in parent.glob(f"{LEFTOVER}*"):
         shutil.rmtree(leftover)
 
 

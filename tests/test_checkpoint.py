@@ -3,8 +3,10 @@
 import contextlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 
 from rl_lab import checkpoint
 from rl_lab.checkpoint import CheckpointError, Snapshot
+from rl_lab.files import recover
 
 
 def snapshot(step: int = 7) -> Snapshot:
@@ -204,3 +207,46 @@ def test_an_optimiser_state_survives_flattening() -> None:
     for old, new in zip(optimizer.state.values(), fresh.state.values(), strict=True):
         assert torch.equal(old["exp_avg"], new["exp_avg"])
         assert torch.equal(old["step"], new["step"])
+
+
+def test_a_kill_while_a_snapshot_is_replaced_or_removed_leaves_only_whole_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every rename and removal is, once, the last thing that the process did."""
+
+    class KilledError(BaseException):
+        pass
+
+    calls = 0
+
+    def dying(call: Callable[..., Any], at: int) -> Callable[..., Any]:
+        def counted(*arguments: Any, **settings: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls > at:
+                raise KilledError
+            return call(*arguments, **settings)
+
+        return counted
+
+    state = {"notes": {"value": 1}}
+    for at in range(12):
+        parent = tmp_path / str(at)
+        for step in (1, 2):
+            checkpoint.save(parent, Snapshot(step, state=state))
+        calls, killed = 0, False
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "rename", dying(Path.rename, at))
+            patched.setattr(shutil, "rmtree", dying(shutil.rmtree, at))
+            try:
+                checkpoint.save(parent, Snapshot(2, state=state))
+                checkpoint.save(parent, Snapshot(3, state=state))
+                checkpoint.prune(parent, [3])
+            except KilledError:
+                killed = True
+        recover(parent)
+        for path in checkpoint.directories(parent):
+            checkpoint.verify(path)
+        assert checkpoint.steps(parent)[-1] >= 2
+        assert {path.name[0] for path in parent.iterdir()} == {"0"}
+    assert not killed  # the last round went through

@@ -17,7 +17,7 @@ import pytest
 from rl_lab import checkpoint, files, storage
 from rl_lab.checkpoint import Snapshot
 from rl_lab.cli import main
-from rl_lab.files import StorageError, whole_directory, write_atomically
+from rl_lab.files import REPLACED, StorageError, whole_directory, write_atomically
 from rl_lab.metrics import MetricLog, read_metrics
 from rl_lab.rl import agent, space
 from rl_lab.rl.recipe import AgentRecipe
@@ -168,7 +168,7 @@ def test_the_old_comes_back_where_the_new_cannot_take_its_place(
     real = Path.rename
 
     def rename(self: Path, target: Path) -> Path:
-        if target == old and not self.name.endswith("-old"):
+        if target == old and not self.name.startswith(REPLACED):
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(self, target)
 

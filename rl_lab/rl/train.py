@@ -12,7 +12,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from rl_lab import checkpoint
 from rl_lab.checkpoint import Snapshot
 from rl_lab.errors import UserError
-from rl_lab.files import StorageError
+from rl_lab.files import StorageError, recover
 from rl_lab.metrics import Level, MetricLog
 from rl_lab.phases import PhaseClock
 from rl_lab.provenance import differences, made_with
@@ -214,6 +214,8 @@ def _newest_checkpoint(run: Run) -> tuple[Snapshot | None, list[str]]:
     Raises:
         UserError: there are checkpoints, but none is whole; nothing is removed.
     """
+    for parent in (run.checkpoints, run.best):
+        recover(parent)
     snapshot, damaged = checkpoint.latest(run.checkpoints)
     if snapshot is None and damaged:
         raise UserError(
