@@ -1,9 +1,12 @@
 """Writing files so that a reader, or a crash, never meets half of one."""
 
+import contextlib
 import json
 import math
 import os
+import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,28 @@ def finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+@contextlib.contextmanager
+def whole_directory(path: Path) -> Iterator[Path]:
+    """Give an empty directory to fill, which becomes `path` when all of it is on the disk.
+
+    A process killed before leaves a hidden directory beside `path`, which the next try removes.
+    What is at `path` already is replaced.
+    """
+    temporary = path.with_name(f".{path.name}.writing")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    yield temporary
+    for file in temporary.rglob("*"):
+        if file.is_file():
+            with file.open("rb") as content:
+                os.fsync(content.fileno())
+    sync_directory(temporary)
+    if path.exists():
+        shutil.rmtree(path)
+    temporary.rename(path)
+    sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:

@@ -24,7 +24,7 @@ from rl_lab.errors import UserError
 from rl_lab.metrics import Level, MetricLog
 from rl_lab.recipes import Section
 from rl_lab.rlhf.recipe import LanguageRecipe
-from rl_lab.rlhf.stages import NEEDS, STAGES, VERSION, Stage
+from rl_lab.rlhf.stages import GOES_ON, NEEDS, STAGES, VERSION, Stage
 from rl_lab.run import Run
 from rl_lab.signals import Stopped, StopRequest
 
@@ -116,6 +116,7 @@ def _one_stage(
         Run.create(name, content, [], recipe.seed, recipe.threads, parent=run.path)
     log.event(number, "stage", f"{name}: started")
     _run_stage(name, stage, run, recipe, device, stop)
+    shutil.rmtree(stage.checkpoints, ignore_errors=True)
     _keep(name, inputs, stage, fresh)
     log.event(number, "stage", f"{name}: finished")
 
@@ -127,7 +128,7 @@ def _run_stage(
     stage.metrics_file.touch()
     with stage.lock(), MetricLog(stage.metrics_file) as log:
         stage.start(0, 0, stage.status.get("best"))
-        if name != "ppo" and stage.metrics_file.stat().st_size:  # ppo goes on where it was
+        if name not in GOES_ON and stage.metrics_file.stat().st_size:
             log.event(0, "restarted", "the stage starts over")
         state, reason = "failed", ""
         try:
@@ -186,7 +187,7 @@ def hashes(recipe: LanguageRecipe, device: str) -> dict[str, str]:
         content = {
             "stage": name,
             "version": VERSION[name],
-            "settings": _plain(section),
+            "settings": _settings_that_count(name, section),
             "files": {text: _hash_of_file(text) for text in sorted(set(_texts_in(section)))},
             "seed": None if own_seed else recipe.seed,
             "threads": recipe.threads,
@@ -198,6 +199,16 @@ def hashes(recipe: LanguageRecipe, device: str) -> dict[str, str]:
             content |= {"threads": None, "device": None, "versions": None}
         found[name] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return found
+
+
+def _settings_that_count(name: str, section: Any) -> Any:
+    """A stage's settings as plain data, without those that do not change what it makes."""
+    settings = _plain(section)
+    if name in GOES_ON:
+        del settings["checkpoint_every"]
+    if name == "ppo":
+        settings["checkpoint_every"] = 2  # what results made before it was left out are filed under
+    return settings
 
 
 def _plain(section: Any) -> Any:

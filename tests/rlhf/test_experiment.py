@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from rl_lab import recipes
+from rl_lab.rlhf.experiment import _settings_that_count, hashes
+from rl_lab.rlhf.recipe import LanguageRecipe
 from rl_lab.run import Run
 
 Lab = Callable[..., subprocess.CompletedProcess[str]]
@@ -175,6 +178,53 @@ def test_killed_in_ppo_it_resumes_and_ends_in_the_same_bits(
         for name in ("killed", "other")
     ]
     assert weights[0] == weights[1]
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "reward"])
+def test_killed_while_it_learns_language_or_preferences_it_goes_on_to_the_same_bits(
+    lab: Lab, folder: Path, runs_directory: Path, stage: str
+) -> None:
+    often = ("--pretrain.checkpoint_every", "3", "--reward.checkpoint_every", "2",
+             "--reward.epochs", "3", "--judges", "null", "--ppo", "null", "--evaluate", "null",
+             "--quiet")  # fmt: skip
+    command = [sys.executable, "-P", "-m", "rl_lab.cli", "train", "mine.yaml", "--name", "killed"]
+    process = subprocess.Popen(
+        [*command, *often], cwd=folder, env=os.environ, stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    killed = Run(runs_directory / "killed")
+    snapshots = killed.path / stage / "checkpoints"
+    while not list(snapshots.glob("0*")):
+        assert process.poll() is None
+        time.sleep(0.005)
+    time.sleep(random.random() / 5)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert lab("train", "--resume", "killed", cwd=folder).returncode == 0
+    assert not list(killed.path.rglob("checkpoints"))
+
+    through = lab("train", "mine.yaml", "--name", "through", "--fresh", *often, cwd=folder)
+    assert through.returncode == 0, through.stderr
+    weights = [
+        {
+            path.relative_to(runs_directory / name): path.read_bytes()
+            for path in (runs_directory / name).rglob("*.safetensors")
+        }
+        for name in ("killed", "through")
+    ]
+    assert len(weights[0]) == 2
+    assert weights[0] == weights[1]
+
+
+def test_how_often_it_saves_changes_no_hash() -> None:
+    """What was computed before stays valid, whatever the settings that change no result."""
+    recipe = recipes.load(LanguageRecipe, "movie-reviews")
+    assert _settings_that_count("ppo", recipe.ppo)["checkpoint_every"] == 2
+    before = hashes(recipe, "cpu")
+    changes = {f"{stage}.checkpoint_every": 7 for stage in ("pretrain", "reward", "ppo")}
+    assert hashes(recipes.load(LanguageRecipe, "movie-reviews", changes), "cpu") == before
+    other = recipes.load(LanguageRecipe, "movie-reviews", {"pretrain.steps": 7})
+    assert hashes(other, "cpu")["ppo"] != before["ppo"]
 
 
 @pytest.mark.parametrize(
