@@ -1,4 +1,4 @@
-"""What pretraining writes down to go on from: weights, optimisers, the best look, random numbers."""
+"""What pretraining writes down to go on from to the same bits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

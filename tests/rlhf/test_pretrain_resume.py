@@ -124,7 +124,7 @@ def test_without_a_whole_snapshot_it_says_so(data: Path, tmp_path: Path) -> None
     with at_step(6, kill), pytest.raises(Killed):
         train(data, tmp_path / "cut", section())
     damage(Run(tmp_path / "cut").checkpoints / f"{5:012d}")
-    with pytest.raises(UserError, match="no checkpoint in .* is whole"):
+    with pytest.raises(UserError, match=r"no checkpoint in .* is whole"):
         train(data, tmp_path / "cut", section())
 
 
