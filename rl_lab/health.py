@@ -1,4 +1,4 @@
-"""What is done about numbers that are NaN or infinite. No torch here: listing recipes stays quick."""
+"""What is done about NaN and infinity. No torch here: listing recipes stays quick."""
 
 from typing import Annotated, Literal
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from rl_lab import recipes, threads
 from rl_lab.cache import cache_directory
 from rl_lab.errors import UserError
+from rl_lab.health import Health
 from rl_lab.metrics import Level, MetricLog
 from rl_lab.recipes import Section
 from rl_lab.rlhf.recipe import LanguageRecipe
@@ -208,6 +209,8 @@ def _settings_that_count(name: str, section: Any) -> Any:
         del settings["checkpoint_every"]
     if name == "ppo":
         settings["checkpoint_every"] = 2  # what results made before it was left out are filed under
+        if section.health == Health():  # what finished with it has met no NaN
+            del settings["health"]
     return settings
 
 

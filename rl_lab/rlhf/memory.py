@@ -18,84 +18,71 @@ SIGNS = (
 """How torch says that memory ran out where it has no exception of its own for it."""
 
 
+class AtOnce:
+    """How many responses something is done with at once; halved whenever that was too many."""
+
+    def __init__(self, rows: int | None, done: str, warn: Callable[[str], None]) -> None:
+        """Start with what the recipe says.
+
+        Args:
+            rows: responses at once; None: all there are.
+            done: what is done with them, in a word.
+            warn: gets a sentence at every halving.
+        """
+        self.rows = rows
+        self._done, self._warn = done, warn
+
+    def fit(self, count: int, work: Callable[[int], Result]) -> Result:
+        """Return `work(rows)` for as many rows at once as fit.
+
+        Args:
+            count: rows there are.
+            work: takes how many to do at once; does all of them anew each time it is called.
+
+        Raises:
+            UserError: not even one fits.
+        """
+        while True:
+            rows = min(self.rows or count, count)
+            try:
+                return work(rows)
+            except (MemoryError, RuntimeError) as error:
+                if not ran_out(error):
+                    raise
+            # Only here, where the error has gone, and with it the frames that held the tensors.
+            _free()
+            if rows == 1:
+                raise UserError(
+                    "out of memory with one response at a time; use a shorter "
+                    "ppo.sampling.max_new_tokens, a smaller model, ppo.lora or fewer ppo.rollouts"
+                )
+            self.rows = rows // 2
+            self._warn(
+                f"out of memory with {rows} responses {self._done} at once; from now on it is "
+                f"{self.rows}, which changes nothing but rounding"
+            )
+
+
 class Memory:
-    """How many responses are computed at once; halved whenever that was too many."""
+    """How many responses are sampled at once, and how many are evaluated or learned from."""
 
     def __init__(self, micro_batch: int, warn: Callable[[str], None] = lambda _: None) -> None:
         """Start with what the recipe says.
 
         Args:
             micro_batch: responses evaluated or learned from at once.
-            warn: gets a sentence at every halving.
+            warn: gets a sentence whenever that, or sampling all at once, is too much.
         """
-        self.micro_batch = micro_batch
-        self.sampled: int | None = None
-        """Responses sampled at once; None: all there are."""
-        self._warn = warn
+        self.sampled = AtOnce(None, "sampled", warn)
+        self.micro_batch = AtOnce(micro_batch, "computed", warn)
 
     def state(self) -> dict[str, Any]:
         """What `restore` takes."""
-        return {"micro_batch": self.micro_batch, "sampled": self.sampled}
+        return {"sampled": self.sampled.rows, "micro_batch": self.micro_batch.rows}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on with what was found to fit."""
-        self.micro_batch, self.sampled = state["micro_batch"], state["sampled"]
-
-    def sample(self, count: int, work: Callable[[int], Result]) -> Result:
-        """Return `work(rows)` for as many of `count` rows at once as fit.
-
-        Raises:
-            UserError: not even one does.
-        """
-        while True:
-            rows = min(self.sampled or count, count)
-            fits, result = _attempt(work, rows)
-            if fits:
-                return result
-            self.sampled = self._halved(rows, "sampled")
-
-    def compute(self, count: int, work: Callable[[int], Result]) -> Result:
-        """Return `work(micro_batch)` for as large a micro-batch as fits.
-
-        Args:
-            count: rows there are.
-            work: does everything anew each time it is called.
-
-        Raises:
-            UserError: not even one row fits.
-        """
-        while True:
-            rows = min(self.micro_batch, count)
-            fits, result = _attempt(work, rows)
-            if fits:
-                return result
-            self.micro_batch = self._halved(rows, "computed")
-
-    def _halved(self, rows: int, done: str) -> int:
-        if rows == 1:
-            raise UserError(
-                "out of memory with one response at a time; use a shorter "
-                "ppo.sampling.max_new_tokens, a smaller model, ppo.lora, or fewer ppo.rollouts"
-            )
-        self._warn(
-            f"out of memory with {rows} responses {done} at once; from now on {rows // 2}, which "
-            "gives the same but for rounding"
-        )
-        return rows // 2
-
-
-def _attempt(work: Callable[[int], Result], rows: int) -> tuple[bool, Any]:
-    """Return whether it fits, and if so the result; else memory is free again on return."""
-    try:
-        return True, work(rows)
-    except (MemoryError, RuntimeError) as error:
-        if not ran_out(error):
-            raise
-    # Only here, where the error has gone, and with it the frames that held the tensors.
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    return False, None
+        """Go on with what was found to fit, for the bits follow from it."""
+        self.sampled.rows, self.micro_batch.rows = state["sampled"], state["micro_batch"]
 
 
 def ran_out(error: BaseException) -> bool:
@@ -103,3 +90,11 @@ def ran_out(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
         sign in str(error) for sign in SIGNS
     )
+
+
+def _free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()

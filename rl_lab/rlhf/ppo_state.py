@@ -9,6 +9,7 @@ from rl_lab.checkpoint import Snapshot
 from rl_lab.errors import UserError
 from rl_lab.metrics import MetricLog
 from rl_lab.rlhf import snapshots
+from rl_lab.rlhf.memory import Memory
 from rl_lab.rlhf.policy import Policy, Reference
 from rl_lab.rlhf.rewards import RunningMoments
 from rl_lab.run import Run
@@ -23,6 +24,7 @@ def save(
     reference: Reference,
     optimizer: torch.optim.Optimizer,
     progress: "Progress",
+    memory: Memory,
 ) -> None:
     """Write a snapshot that training goes on from to the same bits."""
     optimizer_tensors, optimizer_rest = checkpoint.flatten(optimizer.state_dict())
@@ -36,7 +38,10 @@ def save(
             "coefficient": progress.coefficient,
             "moments": progress.moments.state(),
             "best": progress.best,
+            "forgiven": progress.forgiven,
+            "rate": progress.rate,
         },
+        "memory": memory.state(),
     }
     snapshots.write(run, Snapshot(progress.update, tensors, {}, state))
 
@@ -48,6 +53,7 @@ def restore(
     reference: Reference,
     optimizer: torch.optim.Optimizer,
     progress: "Progress",
+    memory: Memory,
 ) -> Reference:
     """Go on from the newest whole snapshot; where there is none, change nothing.
 
@@ -71,6 +77,8 @@ def restore(
     saved = snapshot.state["progress"]
     progress.update, progress.coefficient = saved["update"], saved["coefficient"]
     progress.moments, progress.best = RunningMoments(**saved["moments"]), saved["best"]
+    progress.forgiven, progress.rate = saved["forgiven"], saved["rate"]
+    memory.restore(snapshot.state["memory"])
     # A best beyond the snapshot is to come again.
     checkpoint.prune(run.best, range(progress.update + 1))
     return reference

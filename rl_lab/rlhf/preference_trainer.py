@@ -106,6 +106,10 @@ class GroupSampler(Sampler[int]):
 class PreferenceTrainer(RewardTrainer):
     """TRL's, with the share of votes as label, each text read once, and groups kept together."""
 
+    model: PreTrainedModel
+    optimizer: torch.optim.Optimizer
+    lr_scheduler: torch.optim.lr_scheduler.LambdaLR
+
     def __init__(self, *arguments: Any, run: Run, first_step: int, **options: Any) -> None:
         """Make a trainer.
 

@@ -192,8 +192,8 @@ def train_member(
             first_step=progress.first_step,
         )
         trainer.remove_callback(PrinterCallback)
-        newest = checkpoint.directories(progress.run.checkpoints)[-1] if resume else None
-        trainer.train(resume_from_checkpoint=newest and str(newest))
+        newest = str(checkpoint.directories(progress.run.checkpoints)[-1]) if resume else None
+        trainer.train(resume_from_checkpoint=newest)
         with whole_directory(directory) as temporary:
             model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
