@@ -2,7 +2,6 @@
 
 import json
 import math
-import signal
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,9 +18,7 @@ from rl_lab.rlhf.ppo_recipe import KL, PPO
 from rl_lab.rlhf.rewards import Rewards, Term
 from rl_lab.rlhf.sampling import Sampling
 from rl_lab.run import Run
-from rl_lab.signals import Stopped, StopRequest
 from tests.rlhf.conftest import Tiny
-from tests.rlhf.interruptions import timeless
 
 
 def weights(policy: Policy) -> torch.Tensor:
