@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rl_lab.errors import UserError
+from rl_lab.files import whole_directory
 from rl_lab.metrics import MetricLog
 from rl_lab.rlhf import language_model, rewards
 from rl_lab.rlhf.jsonl import read_jsonl
@@ -236,5 +237,6 @@ def save_model(policy: Policy, tokenizer: PreTrainedTokenizerBase, directory: Pa
     model = policy.model
     if hasattr(model, "merge_and_unload"):
         model = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+    with whole_directory(directory) as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)

@@ -24,7 +24,8 @@ from rl_lab.rlhf.looks import Judges, Look, texts_of
 from rl_lab.rlhf.memory import Memory
 from rl_lab.rlhf.not_finite import NotFiniteError
 from rl_lab.rlhf.policy import Policy, Reference
-from rl_lab.rlhf.ppo_recipe import KL, PPO, Scores
+from rl_lab.rlhf.ppo_recipe import PPO
+from rl_lab.rlhf.ppo_rewards import rewards_of_tokens, scores_at_end
 from rl_lab.rlhf.ppo_update import MixLoss, optimize
 from rl_lab.rlhf.prompts import Prompt, batch_of
 from rl_lab.rlhf.rewards import Rewards, RunningMoments
@@ -130,8 +131,8 @@ def train_ppo(  # noqa: PLR0915 -- a run reads top to bottom
             )
 
             # 2. The reward of each token: what it earned, the score at the end, the KL penalty.
-            scores, bootstrap = _scores(rollout, ppo.scores, progress.moments)
-            token_rewards = _token_rewards(rollout, scores, ppo.kl, progress.coefficient)
+            scores, bootstrap = scores_at_end(rollout, ppo.scores, progress.moments)
+            token_rewards = rewards_of_tokens(rollout, scores, ppo.kl, progress.coefficient)
 
             # 3. Advantages and returns.
             mask = rollout.responses.mask
@@ -242,37 +243,6 @@ def _optimizer(policy: Policy, ppo: PPO) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=ppo.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
 
 
-def _scores(rollout: Rollout, settings: Scores, moments: RunningMoments) -> tuple[Tensor, Tensor]:
-    """Turn what responses earned into the score at their end.
-
-    Returns:
-        (B,) scores, and (B,) bool: whose cut end is worth the value of the state there.
-    """
-    responses = rollout.responses
-    scores = rollout.scored.at_end
-    if settings.normalize:
-        moments.add(scores)
-        scores = (scores - moments.mean) / moments.std
-    if settings.clip is not None:
-        scores = scores.clamp(-settings.clip, settings.clip)
-    scores = scores.to(responses.tokens.device)
-    cut_off = ~responses.terminated
-    bootstrap = cut_off & (settings.cut_off == "bootstrap")
-    scores = torch.where(bootstrap, 0, scores)
-    return scores - settings.missing_end_penalty * cut_off, bootstrap
-
-
-def _token_rewards(rollout: Rollout, scores: Tensor, kl: KL, coefficient: float) -> Tensor:
-    """(B, T) what PPO maximises at each token."""
-    penalty = torch.zeros_like(rollout.log_probs)
-    if kl.place == "reward":
-        penalty = coefficient * ppo_math.kl_estimate(
-            rollout.log_probs, rollout.reference_log_probs, kl.estimator
-        )
-    rewards = ppo_math.token_rewards(scores, penalty, rollout.responses.mask)
-    return rewards + rollout.scored.of_tokens.to(rewards.device)
-
-
 def _describe(
     rollout: Rollout, scores: Tensor, returns: Tensor, judges: Judges
 ) -> dict[str, float]:
@@ -312,14 +282,15 @@ def _look(
 
     Better is a higher objective, proxy - coefficient x KL with the recipe's own coefficient (an
     adapted one would move the goal) and the KL to where training started. Any look within
-    `kl.limit` is better than one beyond it; the first is kept whatever it is.
+    `kl.limit` is better than one beyond it; the first is kept whatever it is. A look that meets a
+    NaN is left out, for nothing is learned from it, unless `ppo.health` says stop.
     """
     kl = ppo.kl
     try:
         with clock.during("evaluation"):
             numbers = look.at(progress.update, policy, start)
     except NotFiniteError as error:
-        if progress.best is None:  # nothing was learned yet, so nothing would change
+        if progress.best is None:  # there has to be one to keep
             raise
         which = not_finite.forgive(error, ppo.health, progress)
         log.event(progress.update, "skipped", f"a look: {error} ({which})", "warning")
