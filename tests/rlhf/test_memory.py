@@ -86,6 +86,21 @@ def test_a_minibatch_begins_again_where_half_of_its_gradient_was_there(
     torch.testing.assert_close(policy_of(run), policy_of(fitting), atol=2e-5, rtol=0)
 
 
+def test_sampling_begins_again_where_tokens_had_been_drawn(tiny: Tiny, tmp_path: Path) -> None:
+    small, calls = Small(tmp_path), 0
+
+    def third_token(rows: int) -> bool:
+        nonlocal calls
+        calls += rows == 16
+        return rows == 16 and calls == 3
+
+    small.too_much = third_token
+    _, run, records = small.train(small.settings(updates=1), "small")
+    _, fitting, _ = tiny.train(tiny.settings(updates=1), "fitting")
+    assert len(events(records, "memory")) == 1
+    torch.testing.assert_close(policy_of(run), policy_of(fitting), atol=1e-6, rtol=0)
+
+
 def test_what_fits_is_remembered_over_a_kill(tmp_path: Path) -> None:
     small = Small(tmp_path)
     ppo = small.settings(micro_batch=8, updates=3)

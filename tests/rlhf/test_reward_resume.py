@@ -28,12 +28,15 @@ from tests.rlhf.interruptions import (
 )
 from tests.rlhf.test_train_reward import make_pairs, save_base
 
+STEPS = 42
+"""Of a member."""
+EVERY = 7
+"""Steps between snapshots."""
 SETTINGS: dict[str, Any] = {
-    "epochs": 2.4, "batch": 16, "learning_rate": 5e-3, "max_tokens": 16, "checkpoint_every": 4,
+    "epochs": 3, "batch": 8, "learning_rate": 5e-3, "max_tokens": 16, "checkpoint_every": EVERY,
     "reading": "causal",
 }  # fmt: skip
-"""Of 112 pairs (7 batches an epoch), 17 steps a member."""
-STEPS = 17
+"""Of 112 pairs (14 batches an epoch): a line in the log every second step."""
 
 
 Through = Callable[[int], Path]
@@ -89,24 +92,32 @@ def assert_same(one: Path, other: Path, members: int) -> None:
     assert len(list((other / "members").iterdir())) == members
     lines = [timeless(read_metrics(path / "metrics.jsonl")) for path in (one, other)]
     assert lines[0] == lines[1]
-    assert len(lines[0]) > STEPS * members
+    assert len(lines[0]) > STEPS // 2 * members
     assert (one / "report.json").read_bytes() == (other / "report.json").read_bytes()
     pickles = [path for kind in ("*.pt", "*.pth", "*.bin") for path in other.rglob(kind)]
     assert not pickles
 
 
-@pytest.mark.parametrize("moment", ["stopped", "killed", "killed after a snapshot"])
-@pytest.mark.parametrize(("members", "at"), [(1, 9), (2, 6), (2, 24), (2, 31)])
+@pytest.mark.parametrize(
+    ("moment", "members", "at"),
+    [
+        ("stopped", 1, 9),
+        ("killed", 1, 9),
+        ("killed after a snapshot", 2, 30),
+        ("stopped", 2, STEPS + 25),
+        ("killed", 2, STEPS + 25),
+    ],
+)
 def test_it_goes_on_to_the_same_bits(
-    tmp_path: Path, data: Path, base: Path, through: Through, members: int, at: int, moment: str
+    tmp_path: Path, data: Path, base: Path, through: Through, moment: str, members: int, at: int
 ) -> None:
-    """In the first epoch, at the end of one and in the third; in the first and second member."""
+    """In the first epoch, in the third, from the end of the second; in both members."""
     cut, stop = tmp_path / "cut", StopRequest()
-    number = at // STEPS
-    before = number * STEPS + (at - number * STEPS) // 4 * 4  # the snapshot before
+    number, step = divmod(at, STEPS)
+    before = number * STEPS + step // EVERY * EVERY  # the snapshot before
     with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
         if moment == "killed after a snapshot":
-            kill_after_snapshot(number * 4 + (at - number * STEPS) // 4, patch)
+            kill_after_snapshot(number * (STEPS // EVERY - 1) + step // EVERY, patch)
         else:
             stack.enter_context(at_step(at, ask(stop) if moment == "stopped" else kill))
         with pytest.raises((Killed, Stopped)):
@@ -146,7 +157,7 @@ def test_killed_while_a_member_is_saved_it_is_trained_again_from_its_snapshot(
     assert_same(through(1), cut, 1)
 
 
-@pytest.mark.parametrize("lines", [0, 1, 2])
+@pytest.mark.parametrize("lines", [1, 2])
 def test_killed_while_its_judgement_is_logged_no_line_is_there_twice(
     tmp_path: Path, data: Path, base: Path, through: Through, lines: int
 ) -> None:
@@ -172,12 +183,12 @@ def test_a_damaged_snapshot_is_passed_over(
     tmp_path: Path, data: Path, base: Path, through: Through
 ) -> None:
     cut = tmp_path / "cut"
-    with at_step(14, kill), pytest.raises(Killed):
+    with at_step(24, kill), pytest.raises(Killed):
         train(cut, data, base)
-    damage(Run(cut).checkpoints / f"{12:012d}")
+    damage(Run(cut).checkpoints / f"{21:012d}")
     train(cut, data, base)
     records = read_metrics(cut / "metrics.jsonl")
-    assert events(records, "resumed") == ["from step 8"]
+    assert events(records, "resumed") == ["from step 14"]
     assert "SHA-256 differs" in events(records, "note")[0]
     assert_same(through(1), cut, 1)
 
@@ -187,7 +198,7 @@ def test_no_pickle_is_read(tmp_path: Path, data: Path, base: Path) -> None:
     cut = tmp_path / "cut"
     with at_step(10, kill), pytest.raises(Killed):
         train(cut, data, base)
-    snapshot = Run(cut).checkpoints / f"{8:012d}"
+    snapshot = Run(cut).checkpoints / f"{7:012d}"
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt",
                  "training_args.bin", "pytorch_model.bin"):  # fmt: skip
         (snapshot / name).write_bytes(b"cos\nsystem\n(S'false'\ntR.")
