@@ -184,12 +184,13 @@ def hashes(recipe: LanguageRecipe, device: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in recipe.stages:
         section = getattr(recipe, name)
+        settings = _settings_that_count(name, section)
         own_seed = name in ("data", "judges") or getattr(section, "seed", None) is not None
         content = {
             "stage": name,
             "version": VERSION[name],
-            "settings": _settings_that_count(name, section),
-            "files": {text: _hash_of_file(text) for text in sorted(set(_texts_in(section)))},
+            "settings": settings,
+            "files": {text: _hash_of_file(text) for text in sorted(set(_texts_in(settings)))},
             "seed": None if own_seed else recipe.seed,
             "threads": recipe.threads,
             "device": device,
@@ -221,14 +222,12 @@ def _plain(section: Any) -> Any:
     return {name: _plain(inner) for name, inner in section.items()}
 
 
-def _texts_in(section: Any) -> Iterator[str]:
-    """Every text in a section that may be the name of a file or directory."""
-    if isinstance(section, BaseModel):
-        section = _plain(section)
-    if isinstance(section, str):
-        yield section.rpartition(".py:")[0] + ".py" if ".py:" in section else section
-    elif isinstance(section, dict | list):
-        for inner in section.values() if isinstance(section, dict) else section:
+def _texts_in(settings: Any) -> Iterator[str]:
+    """Every text in plain settings that may be the name of a file or directory."""
+    if isinstance(settings, str):
+        yield settings.rpartition(".py:")[0] + ".py" if ".py:" in settings else settings
+    elif isinstance(settings, dict | list):
+        for inner in settings.values() if isinstance(settings, dict) else settings:
             yield from _texts_in(inner)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from rl_lab import recipes
-from rl_lab.rlhf.experiment import _settings_that_count, hashes
+from rl_lab.rlhf import experiment
+from rl_lab.rlhf.experiment import hashes
 from rl_lab.rlhf.recipe import LanguageRecipe
 from rl_lab.run import Run
 
@@ -211,14 +212,30 @@ def test_killed_in_pretrain_and_again_in_reward_it_ends_in_the_same_bits(
 
 
 def test_how_often_it_saves_changes_no_hash() -> None:
-    """What was computed before stays valid, whatever the settings that change no result."""
-    recipe = recipes.load(LanguageRecipe, "movie-reviews")
-    assert _settings_that_count("ppo", recipe.ppo)["checkpoint_every"] == 2
-    before = hashes(recipe, "cpu")
-    changes = {f"{stage}.checkpoint_every": 7 for stage in ("pretrain", "reward", "ppo")}
+    before = hashes(recipes.load(LanguageRecipe, "movie-reviews"), "cpu")
+    changes: dict[str, Any] = {
+        f"{stage}.checkpoint_every": 7 for stage in ("pretrain", "reward", "ppo")
+    }
     assert hashes(recipes.load(LanguageRecipe, "movie-reviews", changes), "cpu") == before
-    other = recipes.load(LanguageRecipe, "movie-reviews", {"pretrain.steps": 7})
-    assert hashes(other, "cpu")["ppo"] != before["ppo"]
+    other = hashes(recipes.load(LanguageRecipe, "movie-reviews", {"pretrain.steps": 7}), "cpu")
+    assert other["ppo"] != before["ppo"]
+
+
+def test_stages_that_ran_before_are_still_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new setting that changes no result must not make every user compute everything again.
+
+    Where results do change, by the recipe or by VERSION, so do these.
+    """
+    monkeypatch.setattr(experiment, "version", lambda package: "1")
+    found = hashes(recipes.load(LanguageRecipe, "movie-reviews"), "cpu")
+    assert {name: inputs[:16] for name, inputs in found.items()} == {
+        "data": "c176e9cf80972d6f",
+        "pretrain": "295b8c3be9b0d9d8",
+        "reward": "13d24be77c20ace0",
+        "judges": "07512c6b673aa3f8",
+        "ppo": "82b8f1c05a9352b8",
+        "evaluate": "801ad70e77d14439",
+    }
 
 
 @pytest.mark.parametrize(
