@@ -17,6 +17,7 @@ from rl_lab.rlhf.best_of_n import expected_best, kl_bound
 from rl_lab.rlhf.diversity import distinct, repetition
 from rl_lab.rlhf.jsonl import read_jsonl
 from rl_lab.rlhf.looks import Judges, texts_of
+from rl_lab.rlhf.memory import Memory
 from rl_lab.rlhf.next_token import mean_loss
 from rl_lab.rlhf.policy import Critic, Policy, Reference
 from rl_lab.rlhf.ppo_recipe import PPO
@@ -51,7 +52,7 @@ class Setting:
     judges: Judges
     tokenizer: PreTrainedTokenizerBase
     sampling: Sampling
-    micro_batch: int
+    memory: Memory
     autocast: torch.dtype
     stop: StopRequest
 
@@ -106,7 +107,7 @@ def evaluate(
     autocast = precision(ppo, device)
     setting = Setting(
         rewards.build(ppo.rewards, reward, device, autocast == torch.bfloat16), judges, tokenizer,
-        sampling, ppo.micro_batch, autocast, stop,
+        sampling, Memory(ppo.micro_batch), autocast, stop,
     )  # fmt: skip
     longest = longest_prompt(before, sampling)
     _, prompts = heldout_prompts(data, tokenizer, longest, False, ppo.looks.prompts)
@@ -172,7 +173,7 @@ def judge(
     generator.manual_seed(seed)
     rollout = collect(
         policy, Reference(policy, reference, refreshed=False), prompts, setting.rewards,
-        setting.tokenizer, setting.sampling, generator, setting.micro_batch,
+        setting.tokenizer, setting.sampling, generator, setting.memory,
         PhaseClock("evaluation"),
     ).on_cpu()  # fmt: skip
     texts = texts_of(rollout)

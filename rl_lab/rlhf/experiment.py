@@ -22,11 +22,12 @@ from rl_lab import checkpoint, recipes, threads
 from rl_lab.cache import cache_directory
 from rl_lab.errors import UserError
 from rl_lab.files import StorageError, write_json, writing
+from rl_lab.health import Health
 from rl_lab.metrics import MetricLog
 from rl_lab.recipes import Section
 from rl_lab.rlhf import space
 from rl_lab.rlhf.recipe import LanguageRecipe
-from rl_lab.rlhf.stages import NEEDS, STAGES, VERSION, Stage
+from rl_lab.rlhf.stages import GOES_ON, NEEDS, STAGES, VERSION, Stage
 from rl_lab.run import Run
 from rl_lab.signals import Stopped, StopRequest
 from rl_lab.storage import ending_in_order, shortage
@@ -124,6 +125,7 @@ def _one_stage(
         Run.create(name, content, [], recipe.seed, recipe.threads, parent=run.path)
     log.event(number, "stage", f"{name}: started")
     _run_stage(name, stage, run, recipe, device, stop)
+    shutil.rmtree(stage.checkpoints, ignore_errors=True)
     _keep(name, inputs, stage, fresh)
     log.event(number, "stage", f"{name}: finished")
 
@@ -136,7 +138,7 @@ def _run_stage(
         stage.metrics_file.touch()
     with stage.lock(), MetricLog(stage.metrics_file) as log:
         stage.start(0, 0, stage.status.get("best"))
-        if name != "ppo" and stage.metrics_file.stat().st_size:  # ppo goes on where it was
+        if name not in GOES_ON and stage.metrics_file.stat().st_size:
             log.event(0, "restarted", "the stage starts over")
         state, reason = "failed", ""
         try:
@@ -207,12 +209,13 @@ def hashes(recipe: LanguageRecipe, device: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in recipe.stages:
         section = getattr(recipe, name)
+        settings = _settings_that_count(name, section)
         own_seed = name in ("data", "judges") or getattr(section, "seed", None) is not None
         content = {
             "stage": name,
             "version": VERSION[name],
-            "settings": _plain(section),
-            "files": {text: _hash_of_file(text) for text in sorted(set(_texts_in(section)))},
+            "settings": settings,
+            "files": {text: _hash_of_file(text) for text in sorted(set(_texts_in(settings)))},
             "seed": None if own_seed else recipe.seed,
             "threads": recipe.threads,
             "device": device,
@@ -225,6 +228,18 @@ def hashes(recipe: LanguageRecipe, device: str) -> dict[str, str]:
     return found
 
 
+def _settings_that_count(name: str, section: Any) -> Any:
+    """A stage's settings as plain data, without those that do not change what it makes."""
+    settings = _plain(section)
+    if name in GOES_ON:
+        del settings["checkpoint_every"]
+    if name == "ppo":
+        settings["checkpoint_every"] = 2  # what results made before it was left out are filed under
+        if section.health == Health():  # what finished with it has met no NaN
+            del settings["health"]
+    return settings
+
+
 def _plain(section: Any) -> Any:
     """A section, or a dict of sections, as plain data."""
     if isinstance(section, BaseModel):
@@ -232,14 +247,12 @@ def _plain(section: Any) -> Any:
     return {name: _plain(inner) for name, inner in section.items()}
 
 
-def _texts_in(section: Any) -> Iterator[str]:
-    """Every text in a section that may be the name of a file or directory."""
-    if isinstance(section, BaseModel):
-        section = _plain(section)
-    if isinstance(section, str):
-        yield section.rpartition(".py:")[0] + ".py" if ".py:" in section else section
-    elif isinstance(section, dict | list):
-        for inner in section.values() if isinstance(section, dict) else section:
+def _texts_in(settings: Any) -> Iterator[str]:
+    """Every text in plain settings that may be the name of a file or directory."""
+    if isinstance(settings, str):
+        yield settings.rpartition(".py:")[0] + ".py" if ".py:" in settings else settings
+    elif isinstance(settings, dict | list):
+        for inner in settings.values() if isinstance(settings, dict) else settings:
             yield from _texts_in(inner)
 
 

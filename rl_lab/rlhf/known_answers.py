@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rl_lab.rlhf import known_closed_forms, ppo_math
 from rl_lab.rlhf.known_subject import Finding, Subject
+from rl_lab.rlhf.memory import Memory
 from rl_lab.rlhf.ppo_recipe import PPO
 from rl_lab.rlhf.ppo_recipe import Critic as CriticSection
 from rl_lab.rlhf.ppo_update import optimize
@@ -118,7 +119,7 @@ def _weights_after(subject: Subject, micro_batch: int, rows: list[int] | None = 
     parameters = list(policy.trained_tensors().values())
     optimizer = torch.optim.SGD(parameters, lr=0.0)
     optimize(ppo, policy, policy.reference_of(), optimizer, rollout, advantages, returns,
-             subject.sampling, 0.0)  # fmt: skip
+             subject.sampling, 0.0, Memory(micro_batch))  # fmt: skip
     gradients = [p.grad.flatten() for p in parameters if p.grad is not None]
     return torch.cat(gradients)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from rl_lab.phases import PhaseClock
 from rl_lab.rlhf import ppo_math
 from rl_lab.rlhf.known_subject import Finding, Subject
+from rl_lab.rlhf.memory import Memory
 from rl_lab.rlhf.policy import Policy
 from rl_lab.rlhf.ppo_recipe import KL, PPO
 from rl_lab.rlhf.ppo_recipe import Critic as CriticSection
@@ -129,19 +130,21 @@ def bandit_reaches_its_optimum() -> Finding:
               kl=KL(coefficient=beta), critic=CriticSection(clip=None))  # fmt: skip
     optimizer = torch.optim.AdamW(policy.trained_tensors().values(), weight_decay=0.0)
     generator = torch.Generator().manual_seed(0)
+    memory = Memory(128)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for update in range(updates):
             optimizer.param_groups[0]["lr"] = 5e-3 * (1 - update / updates)
             rollout = collect(policy, reference, batch, rewards, tokenizer, sampling, generator,
-                              128, PhaseClock("check"))  # fmt: skip
+                              memory, PhaseClock("check"))  # fmt: skip
             mask = rollout.responses.mask
             penalty = beta * (rollout.log_probs - rollout.reference_log_probs)
             token_rewards = ppo_math.token_rewards(rollout.scored.total, penalty, mask)
             advantages, returns = ppo_math.generalized_advantages(
                 token_rewards, rollout.values, mask, torch.zeros(128, dtype=torch.bool), 1.0, 1.0
             )
-            optimize(ppo, policy, reference, optimizer, rollout, advantages, returns, sampling, 0.0)
+            optimize(ppo, policy, reference, optimizer, rollout, advantages, returns, sampling, 0.0,
+                     memory)  # fmt: skip
     after = _next_token(policy, prompts, sampling)
     reward = torch.tensor([0.0, 0, 0, *prizes.values()])
     optimum = (before + reward / beta).log_softmax(-1)

@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rl_lab.phases import PhaseClock
+from rl_lab.rlhf.memory import Memory
 from rl_lab.rlhf.policy import Critic, Policy
 from rl_lab.rlhf.prompts import Prompt, tokenize_prompt
 from rl_lab.rlhf.rewards import Rewards, Term
@@ -58,7 +59,7 @@ class Subject:
         )
         return collect(
             policy, policy.reference_of(), self.prompts, rewards, self.tokenizer, self.sampling,
-            generator, len(self.prompts), PhaseClock("check"),
+            generator, Memory(len(self.prompts)), PhaseClock("check"),
         )  # fmt: skip
 
 

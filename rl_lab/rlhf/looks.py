@@ -12,6 +12,7 @@ from rl_lab.phases import PhaseClock
 from rl_lab.rlhf import ppo_math
 from rl_lab.rlhf.diversity import distinct
 from rl_lab.rlhf.jsonl import read_jsonl, write_jsonl
+from rl_lab.rlhf.memory import Memory
 from rl_lab.rlhf.policy import Policy, Reference
 from rl_lab.rlhf.prompts import Prompt
 from rl_lab.rlhf.rewards import Rewards
@@ -44,7 +45,7 @@ class Look:
     tokenizer: PreTrainedTokenizerBase
     sampling: Sampling
     samples_file: Path
-    micro_batch: int
+    memory: Memory
     seed: int
     """Of sampling; the same at every look, so that looks differ by the policy alone."""
 
@@ -54,7 +55,7 @@ class Look:
         generator.manual_seed(self.seed)
         rollout = collect(
             policy, reference, self.prompts, self.rewards, self.tokenizer, self.sampling,
-            generator, self.micro_batch, PhaseClock("evaluation"),
+            generator, self.memory, PhaseClock("evaluation"),
         )  # fmt: skip
         texts = texts_of(rollout)
         gold = {name: judge(texts) for name, judge in self.judges.items()}

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from rl_lab.health import Health
 from rl_lab.recipe_types import Name, Positive, Rate, Share
 from rl_lab.recipes import Section
 
@@ -164,7 +165,8 @@ class PPO(Section):
     minibatch: Positive = 128
     """Responses an optimiser step: rollouts / minibatch steps an epoch."""
     micro_batch: Positive = 32
-    """Responses computed at once; gradients add up to the minibatch's exactly."""
+    """Responses computed at once; gradients add up to the minibatch's exactly. Halved, for the
+    rest of the run, when memory runs out."""
     epochs: Positive = 2
     """Passes over an update's responses."""
     learning_rate: Rate = 3.5e-4
@@ -207,6 +209,8 @@ class PPO(Section):
     """Held-out looks during training."""
     checkpoint_every: Positive = 2
     """Updates between snapshots; the newest two are kept."""
+    health: Health = Health()
+    """What happens when a loss, a gradient or a reward is NaN or infinite."""
 
     @model_validator(mode="after")
     def _batches_fit(self) -> "PPO":

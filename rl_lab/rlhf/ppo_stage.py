@@ -15,6 +15,7 @@ from rl_lab.metrics import MetricLog
 from rl_lab.rlhf import language_model, rewards
 from rl_lab.rlhf.jsonl import read_jsonl
 from rl_lab.rlhf.looks import Judges, Look
+from rl_lab.rlhf.memory import Memory
 from rl_lab.rlhf.next_token import next_token_loss
 from rl_lab.rlhf.policy import Critic, Policy
 from rl_lab.rlhf.ppo_recipe import PPO, Lora, SamplingSection
@@ -83,9 +84,12 @@ def run_ppo(
     if model.device.type == "cpu" and width <= SHORT:
         # With the fused attention an update takes a seventh longer, for its backward pass.
         model.set_attn_implementation("eager")
+    memory = Memory(
+        ppo.micro_batch, lambda why: log.event(run.status["step"], "memory", why, "warning")
+    )
     look = Look(
         looks, terms, judges, tokenizer, sampling, run.path / "samples.jsonl",
-        ppo.micro_batch, stream(seed, LOOKS, 1)[0],
+        memory, stream(seed, LOOKS, 1)[0],
     )  # fmt: skip
     trained = sum(parameter.numel() for parameter in policy.trained_tensors().values())
     log.event(0, "policy", f"{trained:,} of {policy.model.num_parameters():,} weights are trained")

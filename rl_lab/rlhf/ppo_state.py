@@ -8,15 +8,14 @@ from rl_lab import checkpoint
 from rl_lab.checkpoint import Snapshot
 from rl_lab.errors import UserError
 from rl_lab.metrics import MetricLog
+from rl_lab.rlhf import snapshots
+from rl_lab.rlhf.memory import Memory
 from rl_lab.rlhf.policy import Policy, Reference
 from rl_lab.rlhf.rewards import RunningMoments
 from rl_lab.run import Run
 
 if TYPE_CHECKING:
     from rl_lab.rlhf.train_ppo import Progress
-
-KEPT = 2
-"""Newest snapshots kept."""
 
 
 def save(
@@ -25,6 +24,7 @@ def save(
     reference: Reference,
     optimizer: torch.optim.Optimizer,
     progress: "Progress",
+    memory: Memory,
 ) -> None:
     """Write a snapshot that training goes on from to the same bits."""
     optimizer_tensors, optimizer_rest = checkpoint.flatten(optimizer.state_dict())
@@ -38,10 +38,12 @@ def save(
             "coefficient": progress.coefficient,
             "moments": progress.moments.state(),
             "best": progress.best,
+            "forgiven": progress.forgiven,
+            "rate": progress.rate,
         },
+        "memory": memory.state(),
     }
-    checkpoint.save(run.checkpoints, Snapshot(progress.update, tensors, {}, state))
-    checkpoint.prune(run.checkpoints, checkpoint.steps(run.checkpoints)[-KEPT:])
+    snapshots.write(run, Snapshot(progress.update, tensors, {}, state))
 
 
 def restore(
@@ -51,6 +53,7 @@ def restore(
     reference: Reference,
     optimizer: torch.optim.Optimizer,
     progress: "Progress",
+    memory: Memory,
 ) -> Reference:
     """Go on from the newest whole snapshot; where there is none, change nothing.
 
@@ -60,15 +63,8 @@ def restore(
     Raises:
         UserError: there are snapshots, but none is whole.
     """
-    snapshot, damaged = checkpoint.latest(run.checkpoints)
+    snapshot = snapshots.newest(run, log, "update")
     if snapshot is None:
-        if damaged:
-            raise UserError(
-                f"no checkpoint in {run.checkpoints} is whole ({damaged[0]}); to start the stage "
-                "again, move it away"
-            )
-        if run.metrics_file.stat().st_size:
-            log.event(0, "restarted", "it had no checkpoint yet")
         return reference
     _put(policy, snapshot)
     optimizer.load_state_dict(
@@ -81,9 +77,8 @@ def restore(
     saved = snapshot.state["progress"]
     progress.update, progress.coefficient = saved["update"], saved["coefficient"]
     progress.moments, progress.best = RunningMoments(**saved["moments"]), saved["best"]
-    log.event(progress.update, "resumed", f"from update {progress.update}")
-    for sentence in damaged:
-        log.remark(progress.update, sentence)
+    progress.forgiven, progress.rate = saved["forgiven"], saved["rate"]
+    memory.restore(snapshot.state["memory"])
     # A best beyond the snapshot is to come again.
     checkpoint.prune(run.best, range(progress.update + 1))
     return reference

@@ -2,11 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from rl_lab.rlhf import ppo_math
+from rl_lab.rlhf.memory import Memory
+from rl_lab.rlhf.not_finite import NotFiniteError
 from rl_lab.rlhf.policy import Evaluated, Policy, Reference
 from rl_lab.rlhf.ppo_recipe import PPO
 from rl_lab.rlhf.rollout import Rollout, SamplerMismatchError
@@ -16,7 +19,7 @@ MixLoss = Callable[[Policy, int], Tensor]
 """(policy, number of the optimiser step within the update) -> language-modelling loss."""
 
 
-def optimize(
+def optimize(  # noqa: PLR0915 -- an update reads top to bottom
     ppo: PPO,
     policy: Policy,
     reference: Reference,
@@ -26,13 +29,15 @@ def optimize(
     returns: Tensor,
     sampling: Sampling,
     kl_coefficient: float,
+    memory: Memory,
     critic_only: bool = False,
     mix_loss: MixLoss | None = None,
+    skip: Callable[[NotFiniteError, str], None] | None = None,
 ) -> dict[str, float]:
     """Learn from a rollout; the order of its rows follows from torch's global generator.
 
     Args:
-        ppo: epochs, minibatch, micro_batch, clipping, coefficients.
+        ppo: epochs, minibatch, clipping, coefficients.
         policy: changed in place.
         reference: asked where the exact KL is in the loss.
         optimizer: of the policy's trained parameters.
@@ -41,27 +46,34 @@ def optimize(
         returns: (B, T).
         sampling: how the responses were drawn.
         kl_coefficient: of the KL in the loss.
+        memory: how large a micro-batch fits. One that does not costs the minibatch's start alone:
+            its sums are over tokens and divided by the minibatch's, whatever the micro-batch.
         critic_only: leave everything but the critic as it is (critic warm-up).
         mix_loss: language modelling beside PPO; None: none.
+        skip: told why an optimiser step is left out, and which; None: none is.
 
     Returns:
         Losses and diagnostics, averaged over the tokens learned from.
 
     Raises:
         SamplerMismatchError: before the first step a ratio is not 1.
-        FloatingPointError: a gradient is NaN or infinite; the step was not made.
+        NotFiniteError: a loss or gradient is NaN or infinite; the step was not made.
+        UserError: memory does not suffice for one response.
     """
     responses = rollout.responses
     policy.critic.learns_trunk = not (critic_only or ppo.critic.head_only)
-    sums: dict[str, float] = defaultdict(float)
-    steps, tokens_seen = 0, 0
-    for rows in minibatches(len(responses), ppo.minibatch, ppo.epochs, responses.tokens.device):
-        tokens = int(responses.mask[rows].sum())
+
+    def gradient(
+        rows: Tensor, number: int, before: dict[str, float], micro_batch: int
+    ) -> tuple[float, dict[str, float]]:
+        """Make the gradient of a minibatch anew; return its drift, and all sums over tokens."""
+        sums = defaultdict(float, before)
         drift = 0.0
+        tokens = int(responses.mask[rows].sum())
         optimizer.zero_grad()
         # Responses of like length share a micro-batch: less padding, the same sums.
         by_length = rows[responses.mask[rows].sum(1).argsort(stable=True)]
-        for part in by_length.split(ppo.micro_batch):
+        for part in by_length.split(micro_batch):
             some = responses.select(part)
             mask, length = some.mask, some.tokens.shape[1]
             old = rollout.log_probs[part, :length]
@@ -87,10 +99,10 @@ def optimize(
                     kl = _kl_for_loss(ppo.kl.estimator, evaluated, of_reference, some, reference,
                                       sampling)  # fmt: skip
                     loss = loss + kl_coefficient * torch.where(mask, kl, 0).sum() / tokens
-            loss.backward()
+            _backward(loss, "loss")
 
             with torch.no_grad():
-                if steps == 0:
+                if number == 0:
                     _assert_first_ratio(evaluated.log_probs, old, mask, policy.tolerance)
                 k3 = ppo_math.kl_estimate(old, evaluated.log_probs, "k3")
                 drift += torch.where(mask, k3, 0).sum().item() / tokens
@@ -98,24 +110,50 @@ def optimize(
                 sums["train/value_loss"] += loss_value.item() * tokens
                 sums["train/clip_fraction"] += clipped.sum().item()
         if mix_loss is not None and not critic_only:
-            mix = mix_loss(policy, steps)
-            mix.backward()
+            mix = mix_loss(policy, number)
+            _backward(mix, "loss of pretraining_mix")
             sums["train/mix_loss"] += mix.item() * tokens
+        sums["train/approx_kl"] += drift * tokens
+        return drift, sums
 
-        norm = torch.nn.utils.clip_grad_norm_(policy.trained_tensors().values(), ppo.max_grad_norm)
-        if not norm.isfinite():
-            raise FloatingPointError(
-                "NaN or infinity in the loss or its gradient; the step was not made"
+    sums: dict[str, float] = {}
+    steps, tokens_seen = 0, 0
+    batches = minibatches(len(responses), ppo.minibatch, ppo.epochs, responses.tokens.device)
+    for number, rows in enumerate(batches):
+        try:
+            drift, with_these = memory.micro_batch.fit(
+                len(rows), partial(gradient, rows, number, sums)
             )
+            trained = policy.trained_tensors().values()
+            norm = torch.nn.utils.clip_grad_norm_(trained, ppo.max_grad_norm)
+            if not norm.isfinite():
+                raise _not_finite("gradient")
+        except NotFiniteError as error:
+            if skip is None:
+                raise
+            skip(error, f"optimiser step {number + 1} of the update is left out")
+            continue
         optimizer.step()
         steps += 1
+        tokens = int(responses.mask[rows].sum())
         tokens_seen += tokens
-        sums["train/approx_kl"] += drift * tokens
+        sums = with_these
         sums["train/grad_norm"] += norm.item() * tokens
         if ppo.kl.stop_update is not None and drift > ppo.kl.stop_update:
             break
     sums = {name: value / tokens_seen for name, value in sums.items()}
     return sums | {"train/optimizer_steps": steps}
+
+
+def _backward(loss: Tensor, source: str) -> None:
+    """Add a loss's gradient to the minibatch's, unless it is none."""
+    if not loss.isfinite():
+        raise _not_finite(source)
+    loss.backward()
+
+
+def _not_finite(source: str) -> NotFiniteError:
+    return NotFiniteError(source, f"the {source} is NaN or infinite; the step was not made")
 
 
 def minibatches(count: int, size: int, epochs: int, device: torch.device) -> Iterator[Tensor]:

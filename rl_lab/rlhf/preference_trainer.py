@@ -1,7 +1,12 @@
-"""TRL's RewardTrainer, made to learn shares of votes and to read each text of a batch once."""
+"""TRL's RewardTrainer, made to learn shares of votes and to read each text of a batch once.
 
+Its snapshots are the lab's own, for those of transformers are pickles. transformers finds in one
+what it reads by itself, `trainer_state.json`; everything else is put back by the methods here.
+"""
+
+import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +25,18 @@ from trl import RewardTrainer
 
 from reward_models import bradley_terry
 from reward_models.text import pad_right
+from rl_lab import checkpoint
+from rl_lab.checkpoint import Snapshot
 from rl_lab.errors import UserError
+from rl_lab.rlhf import snapshots
+from rl_lab.rlhf.llama_eurobert import same_layers
+from rl_lab.run import Run
 
 # Scores are free up to a constant; a small pull to mean zero (Eisenstein et al., 2023,
 # arXiv:2312.09244) makes members comparable, which an ensemble's minimum needs.
 CENTRE = 0.01
+TRAINER_STATE = "trainer_state"
+"""The file of that name is transformers' own: where training stands."""
 FORWARDS = 4  # forward passes an optimiser step, short texts in the first, long ones in the last
 
 
@@ -66,12 +78,13 @@ class Comparisons:
 class GroupSampler(Sampler[int]):
     """Every pair once an epoch, those of a group next to each other, groups in random order."""
 
-    def __init__(self, groups: Sequence[int], seed: int) -> None:
+    def __init__(self, groups: Sequence[int], seed: int, epochs_done: int = 0) -> None:
         """Keep which pairs belong together.
 
         Args:
             groups: of each pair.
             seed: of the orders.
+            epochs_done: orders that were drawn before a resume.
         """
         members: dict[int, list[int]] = {}
         for index, group in enumerate(groups):
@@ -79,6 +92,8 @@ class GroupSampler(Sampler[int]):
         self._groups = list(members.values())
         self._size = len(groups)
         self._rng = np.random.default_rng(seed)
+        for _ in range(epochs_done):
+            self._rng.permutation(len(self._groups))
 
     def __len__(self) -> int:
         return self._size
@@ -91,9 +106,30 @@ class GroupSampler(Sampler[int]):
 class PreferenceTrainer(RewardTrainer):
     """TRL's, with the share of votes as label, each text read once, and groups kept together."""
 
+    model: PreTrainedModel
+    optimizer: torch.optim.Optimizer
+    lr_scheduler: torch.optim.lr_scheduler.LambdaLR
+
+    def __init__(self, *arguments: Any, run: Run, first_step: int, **options: Any) -> None:
+        """Make a trainer.
+
+        Args:
+            arguments: TRL's.
+            run: takes the snapshots.
+            first_step: steps of the run before this training's first.
+            options: TRL's.
+        """
+        self._run, self._first_step = run, first_step
+        self._resumed: Snapshot | None = None
+        super().__init__(*arguments, **options)
+
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler[int]:
         assert isinstance(train_dataset, Dataset)
-        return GroupSampler(train_dataset["group"], self.args.seed)
+        epochs_done = 0
+        if self._resumed is not None:
+            steps_an_epoch = math.ceil(len(train_dataset) / self.args.per_device_train_batch_size)
+            epochs_done = self._resumed.state[TRAINER_STATE]["global_step"] // steps_an_epoch
+        return GroupSampler(train_dataset["group"], self.args.seed, epochs_done)
 
     def compute_loss(
         self,
@@ -113,6 +149,53 @@ class PreferenceTrainer(RewardTrainer):
         accuracy = bradley_terry.preference_accuracy(logits.detach())
         self._metrics["train"]["accuracy"].append(accuracy.item())
         return loss + CENTRE * scores.square().mean()
+
+    # --- snapshots: called by transformers where it would write and read its pickles -------------
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        optimizer_tensors, optimizer_rest = checkpoint.flatten(self.optimizer.state_dict())
+        tensors = {
+            "model": self.model.state_dict(),
+            "optimizer": optimizer_tensors,
+            "random": snapshots.random_state(str(self.args.device)),
+        }
+        state = {
+            TRAINER_STATE: asdict(self.state),
+            "optimizer": optimizer_rest,
+            "scheduler": self.lr_scheduler.state_dict(),
+            "since_log": {
+                "step": self._globalstep_last_logged,
+                "loss": self._tr_loss.item(),
+                "metrics": dict(self._metrics["train"]),
+            },
+        }
+        step = self._first_step + self.state.global_step
+        snapshots.write(self._run, Snapshot(step, tensors, {}, state))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self._resumed = checkpoint.load(Path(resume_from_checkpoint))
+        self.model.load_state_dict(self._resumed.tensors["model"])
+
+    def _load_optimizer_and_scheduler(self, checkpoint_path: str | None) -> None:
+        if self._resumed is not None:
+            tensors, state = self._resumed.tensors["optimizer"], self._resumed.state
+            self.optimizer.load_state_dict(checkpoint.unflatten(tensors, state["optimizer"]))
+            self.lr_scheduler.load_state_dict(state["scheduler"])
+
+    def _load_scaler(self, checkpoint_path: str | None) -> None:
+        """There is none: bfloat16 needs no scaling."""
+
+    def _load_rng_state(self, checkpoint_path: str | None) -> None:
+        """Put back random numbers, and what has been summed since the log's last line.
+
+        transformers calls this last, when the batches seen are skipped and the sums are set to 0.
+        """
+        assert self._resumed is not None
+        snapshots.set_random_state(str(self.args.device), self._resumed.tensors["random"])
+        sums = self._resumed.state["since_log"]
+        self._globalstep_last_logged = sums["step"]
+        self._tr_loss += sums["loss"]
+        self._metrics["train"].update(sums["metrics"])
 
 
 def load_base(base: Path | str, reading: str, device: str) -> PreTrainedModel:
@@ -160,7 +243,5 @@ def _bidirectional(config: PreTrainedConfig) -> EuroBertConfig:
             f"reward.reading is bidirectional, which needs a llama, and this is a "
             f"{config.model_type}; causal works with any"
         )
-    known = set(EuroBertConfig().to_dict()) - {"model_type", "architectures"}
-    shared = {key: value for key, value in config.to_dict().items() if key in known}
     # Untied from the embeddings, for there is no language-model head to tie them to.
-    return EuroBertConfig(**shared | {"classifier_pooling": "mean", "tie_word_embeddings": False})
+    return same_layers(EuroBertConfig, config, classifier_pooling="mean", tie_word_embeddings=False)

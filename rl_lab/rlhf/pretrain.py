@@ -1,6 +1,5 @@
 """The `pretrain` stage: a small language model from nothing, top to bottom in `pretrain`."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +12,14 @@ from rl_lab.errors import UserError
 from rl_lab.files import write_json
 from rl_lab.metrics import MetricLog
 from rl_lab.phases import PhaseClock
-from rl_lab.rlhf import language_model
+from rl_lab.rlhf import language_model, pretrain_state, snapshots
 from rl_lab.rlhf import tokenizer as tokenizers
 from rl_lab.rlhf.bits import Sample, Spelling, forward
 from rl_lab.rlhf.jsonl import read_jsonl
 from rl_lab.rlhf.ngram import NGram
 from rl_lab.rlhf.optimizers import optimizers_for
 from rl_lab.rlhf.packing import pack
+from rl_lab.rlhf.pretrain_state import Progress
 from rl_lab.rlhf.recipe import Pretrain
 from rl_lab.run import Run
 from rl_lab.signals import StopRequest
@@ -44,10 +44,13 @@ def pretrain(  # noqa: PLR0915 -- a run reads top to bottom
 ) -> None:
     """Train a tokenizer and a language model on texts; leave `model/` and `report.json`.
 
+    Everything before step 5 is made anew after a kill, to the same bits; then the newest snapshot
+    is gone on from.
+
     Args:
         section: the recipe's `pretrain`.
         data: the data stage's directory, for its `texts-train.jsonl` and `texts-heldout.jsonl`.
-        run: this stage's directory; the caller holds its lock.
+        run: this stage's directory; the caller holds its lock. Its snapshots are gone on from.
         log: its metrics.
         stop: asked at every step.
         seed: what weights, order and samples follow from, unless the section has its own.
@@ -56,13 +59,15 @@ def pretrain(  # noqa: PLR0915 -- a run reads top to bottom
     Raises:
         UserError: there are no texts, the section's parts do not fit together, or the loss is no
             number any more.
-        Stopped: `stop` said so; nothing is left but the log.
+        Stopped: `stop` said so; the state is saved.
     """
     seed = section.seed if section.seed is not None else seed
     torch.manual_seed(seed)
     clock = PhaseClock("preparation")
-    began = time.perf_counter()
-    run.update_status(budget=section.steps, step=0, unit="steps")
+    snapshot = snapshots.newest(run, log, "step")
+    if snapshot is not None:
+        clock.seconds = snapshot.state["progress"]["phases"]
+    run.update_status(budget=section.steps, step=snapshot.step if snapshot else 0, unit="steps")
 
     # 1. A tokenizer, and no more texts than the steps will see.
     texts = _read_texts(data / "texts-train.jsonl")
@@ -89,7 +94,10 @@ def pretrain(  # noqa: PLR0915 -- a run reads top to bottom
     # 3. What there is to beat, learned from the same tokens.
     ngram = NGram(sequences, NGRAM_ORDER, len(tokenizer))
     baseline = heldout.bits_per_character(float(ngram.nats(heldout.sequences).sum()))
-    log.event(0, "baseline", f"a {NGRAM_ORDER}-gram model reaches {baseline:.3f} bits/character")
+    if snapshot is None:
+        log.event(
+            0, "baseline", f"a {NGRAM_ORDER}-gram model reaches {baseline:.3f} bits/character"
+        )
     del ngram, sequences
 
     # 4. The model, its optimisers, and rows in random order.
@@ -100,20 +108,23 @@ def pretrain(  # noqa: PLR0915 -- a run reads top to bottom
     size = max(1, section.batch_tokens // section.context)
     batches = _batches(len(rows), size, seed)
     autocast = language_model.fast_autocast(device)
-    log.event(
-        0,
-        "model",
-        f"{model.num_parameters():,} parameters, {len(rows) * section.context:,} tokens of text, "
-        f"batches of {size} rows",
-    )
+    if snapshot is None:
+        progress = Progress()
+        log.event(
+            0, "model", f"{model.num_parameters():,} parameters, "
+            f"{len(rows) * section.context:,} tokens of text, batches of {size} rows",
+        )  # fmt: skip
+    else:
+        progress = pretrain_state.restore(snapshot, model, optimizers)
+        for _ in range(progress.step):
+            next(batches)
 
-    best: dict[str, float] = {}
-    best_weights: dict[str, Tensor] = {}
-    looks_since_best = 0
-    losses: list[float] = []
-    step = 0
-    for step in range(1, section.steps + 1):
-        stop.check()
+    while progress.step < section.steps and progress.looks_since_best < section.patience:
+        if stop.signal is not None:
+            pretrain_state.save(run, model, optimizers, progress, clock)
+            stop.check()
+        progress.step = step = progress.step + 1
+
         # 5. Predict each next token of a batch of rows.
         clock.enter("train")
         model.train()
@@ -121,7 +132,7 @@ def pretrain(  # noqa: PLR0915 -- a run reads top to bottom
             logits, targets, auxiliary = forward(model, rows, next(batches), device)
             loss = functional.cross_entropy(logits.float(), targets)
         (loss + auxiliary).backward()
-        losses.append(_finite(loss, step, section.learning_rate))
+        progress.losses.append(_finite(loss, step, section.learning_rate))
 
         # 6. Step, at this step's learning rate.
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -138,14 +149,14 @@ def pretrain(  # noqa: PLR0915 -- a run reads top to bottom
             log.log(
                 step,
                 {
-                    "train/loss": sum(losses) / len(losses),
+                    "train/loss": sum(progress.losses) / len(progress.losses),
                     "train/learning_rate": rate,
                     "time/tokens_per_second": step * size * section.context / seconds["train"],
                     **{f"phase/{phase}": spent for phase, spent in seconds.items()},
                 },
             )
             run.update_status(step=step)
-            losses.clear()
+            progress.losses.clear()
 
         # 7. Look: held-out text, text trained on, samples. Keep the best; stop where none comes.
         if step % section.evaluate_every == 0 or step == section.steps:
@@ -162,19 +173,23 @@ def pretrain(  # noqa: PLR0915 -- a run reads top to bottom
             for text in sample(model, tokenizer, heldout_texts[:2], seed):
                 log.event(step, "sample", text)
             clock.enter("preparation")
-            looks_since_best += 1
-            if not best or bits < best["eval/bits_per_character"]:
-                best, looks_since_best = look | {"step": step}, 0
-                best_weights = {name: value.clone() for name, value in model.state_dict().items()}
-            if looks_since_best == section.patience:
+            progress.looks_since_best += 1
+            if not progress.best or bits < progress.best["eval/bits_per_character"]:
+                progress.best, progress.looks_since_best = look | {"step": step}, 0
+                weights = model.state_dict()
+                progress.best_weights = {name: value.clone() for name, value in weights.items()}
+            if progress.looks_since_best == section.patience:
                 log.event(
-                    step, "early-stop", f"no better at {looks_since_best} looks; kept the best"
+                    step, "early-stop", f"no better at {section.patience} looks; kept the best"
                 )
-                break
+
+        if step % section.checkpoint_every == 0 and step < section.steps:
+            pretrain_state.save(run, model, optimizers, progress, clock)
 
     # 8. Leave the best model, and what is known of it.
-    model.load_state_dict(best_weights)
+    model.load_state_dict(progress.best_weights)
     language_model.save(model, tokenizer, run.path / "model")
+    best = progress.best
     write_json(
         run.path / "report.json",
         {
@@ -183,12 +198,12 @@ def pretrain(  # noqa: PLR0915 -- a run reads top to bottom
             "ngram_bits_per_character": baseline,
             "ngram_order": NGRAM_ORDER,
             "step": best["step"],
-            "steps": step,
-            "tokens": step * size * section.context,
+            "steps": progress.step,
+            "tokens": progress.step * size * section.context,
             "heldout_characters": heldout.characters,
             "unknown_share": heldout.unknown_share,
             "parameters": model.num_parameters(),
-            "seconds": time.perf_counter() - began,
+            "seconds": sum(clock.totals().values()),
             "phases": clock.totals(),
             "samples": sample(model, tokenizer, heldout_texts[:SAMPLES], seed),
         },

@@ -99,6 +99,8 @@ class Pretrain(Section):
     """Tokens of held-out text, and of text trained on, that a look measures."""
     patience: Positive = 3
     """Looks without improvement after which training stops early; the best model is kept."""
+    checkpoint_every: Positive = 100
+    """Steps between snapshots (about a minute); the newest two are kept until the stage ends."""
     seed: Seed | None = None
     """null: the recipe's seed. Fixed, experiments of several seeds share one language model."""
 
@@ -126,6 +128,8 @@ class Reward(Section):
     """Learn the share of votes for the preferred text, where the pairs carry it."""
     max_tokens: Positive = 128
     """Tokens of prompt and completion together; a longer pair is dropped and counted."""
+    checkpoint_every: Positive = 100
+    """Steps between snapshots (about a minute); the newest two are kept until the stage ends."""
 
 
 class Judge(Section):

@@ -16,6 +16,7 @@ from transformers import LlamaConfig, LlamaModel, PreTrainedModel, PreTrainedTok
 
 from reward_models.ensemble import Ensemble
 from rl_lab.errors import UserError
+from rl_lab.rlhf.llama_eurobert import same_layers
 from rl_lab.rlhf.policy import Critic
 from rl_lab.rlhf.rewards import Rewards
 
@@ -50,10 +51,8 @@ class MeanSoFar(nn.Module):
             model: its layers are those of a Llama (see preference_trainer), and are shared.
         """
         super().__init__()
-        settings = model.config.to_dict()
-        known = set(LlamaConfig().to_dict()) - {"model_type", "architectures"}
         with torch.device("meta"):
-            self.layers = LlamaModel(LlamaConfig(**{k: settings[k] for k in known & set(settings)}))
+            self.layers = LlamaModel(same_layers(LlamaConfig, model.config))
         self.layers.load_state_dict(model.base_model.state_dict(), assign=True)
         # Not saved with the weights, so nothing to assign: the angles of the positions.
         self.layers.rotary_emb = type(self.layers.rotary_emb)(self.layers.config)

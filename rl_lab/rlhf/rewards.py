@@ -16,6 +16,7 @@ from torch import Tensor
 
 from reward_models import ensemble
 from rl_lab.errors import UserError
+from rl_lab.rlhf.not_finite import RewardNotFiniteError
 from rl_lab.rlhf.ppo_recipe import RewardTerm
 from rl_lab.rlhf.prompts import Prompt
 from rl_lab.rlhf.reward_functions import Function, function_of
@@ -65,7 +66,8 @@ class Rewards:
             tokens: the B responses' tokens, as the tokenizer spells them, end token included.
 
         Raises:
-            UserError: a function gives too few scores, or one that is no finite number.
+            UserError: a function gives too few scores.
+            RewardNotFiniteError: a term gives a score that is no finite number.
         """
         sources = [prompt.source for prompt in prompts]
         width = max(map(len, tokens), default=0)
@@ -82,10 +84,11 @@ class Rewards:
                 scores = _scores(name, term, sources, list(completions))
             if not scores.isfinite().all():
                 row = int((~scores.isfinite()).nonzero()[0])
-                raise UserError(
-                    f"reward {name!r}: the score of completion {completions[row]!r} is "
-                    f"{scores[row].item()}; it should be a finite number"
-                )
+                raise RewardNotFiniteError(
+                    f"reward {name!r}", f"reward {name!r}: the score of completion {row + 1} of "
+                    f"{len(scores)}, {completions[row]!r}, is {scores[row].item()}; it should be "
+                    "a finite number",
+                )  # fmt: skip
             terms[name] = scores
             total += term.weight * scores
         return Scored(total, of_tokens, terms)

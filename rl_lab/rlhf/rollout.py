@@ -9,6 +9,8 @@ from transformers import PreTrainedTokenizerBase
 
 from rl_lab.phases import PhaseClock
 from rl_lab.rlhf import ppo_math
+from rl_lab.rlhf.memory import Memory
+from rl_lab.rlhf.not_finite import check
 from rl_lab.rlhf.policy import Policy, Reference, of_tokens
 from rl_lab.rlhf.prompts import Prompt, completion_texts
 from rl_lab.rlhf.rewards import Rewards, Scored
@@ -69,7 +71,7 @@ def collect(
     tokenizer: PreTrainedTokenizerBase,
     sampling: Sampling,
     generator: torch.Generator,
-    micro_batch: int,
+    memory: Memory,
     clock: PhaseClock,
 ) -> Rollout:
     """Sample a response to each prompt, score it, and evaluate it under policy and reference.
@@ -82,18 +84,25 @@ def collect(
         tokenizer: the policy's.
         sampling: how responses are drawn.
         generator: on the policy's device.
-        micro_batch: responses evaluated at once.
+        memory: how many are sampled, and how many evaluated, at once.
         clock: charged with the phases `generation` and `scoring`.
 
     Raises:
         SamplerMismatchError: the trainer's log-probabilities are not the sampler's.
+        NotFiniteError: a score, log-probability or value is NaN or infinite.
     """
-    with clock.during("generation"):
-        pad_id = tokenizer.pad_token_id
+    prompt_ids = [prompt.ids for prompt in prompts]
+    before = generator.get_state()
+
+    def sampled(at_once: int) -> Responses:
+        generator.set_state(before)  # a try that ran out of memory may have drawn from it
         with policy.precision():
-            responses = sample(
-                policy.model, [prompt.ids for prompt in prompts], sampling, pad_id, generator
+            return sample(
+                policy.model, prompt_ids, sampling, tokenizer.pad_token_id, generator, at_once
             )
+
+    with clock.during("generation"):
+        responses = memory.sampled.fit(len(prompts), sampled)
     with clock.during("scoring"):
         ids = [
             row[mask].tolist() for row, mask in zip(responses.tokens, responses.mask, strict=True)
@@ -107,26 +116,34 @@ def collect(
             torch.zeros(shape, device=responses.tokens.device) for _ in range(4)
         )
         values = torch.zeros(shape[0], shape[1] + 1, device=responses.tokens.device)
-        critic_states = None
-        # Responses of like length share a micro-batch: less padding.
-        for rows in responses.mask.sum(1).argsort(stable=True).split(micro_batch):
-            some = responses.select(rows)
-            length = some.tokens.shape[1]
-            evaluated = policy(some, sampling)
-            of_reference = reference.distribution(some, sampling)
-            kl = ppo_math.exact_kl(evaluated.distribution, of_reference)
-            entropies = ppo_math.entropy(evaluated.distribution)
-            log_probs[rows, :length] = evaluated.log_probs
-            reference_log_probs[rows, :length] = of_tokens(of_reference, some)
-            exact_kl[rows, :length] = torch.where(some.mask, kl, 0)
-            entropy[rows, :length] = torch.where(some.mask, entropies, 0)
-            values[rows, : length + 1] = evaluated.values
-            if policy.critic.frozen:
-                if critic_states is None:
-                    critic_states = values.new_zeros(
-                        *values.shape, evaluated.critic_states.shape[-1]
-                    )
-                critic_states[rows, : length + 1] = evaluated.critic_states.float()
+
+        def evaluate(micro_batch: int) -> Tensor | None:
+            """Fill in what is above; return the critic's states, where they stay the same."""
+            critic_states = None
+            # Responses of like length share a micro-batch: less padding.
+            for rows in responses.mask.sum(1).argsort(stable=True).split(micro_batch):
+                some = responses.select(rows)
+                length = some.tokens.shape[1]
+                evaluated = policy(some, sampling)
+                of_reference = reference.distribution(some, sampling)
+                kl = ppo_math.exact_kl(evaluated.distribution, of_reference)
+                entropies = ppo_math.entropy(evaluated.distribution)
+                log_probs[rows, :length] = evaluated.log_probs
+                reference_log_probs[rows, :length] = of_tokens(of_reference, some)
+                exact_kl[rows, :length] = torch.where(some.mask, kl, 0)
+                entropy[rows, :length] = torch.where(some.mask, entropies, 0)
+                values[rows, : length + 1] = evaluated.values
+                if policy.critic.frozen:
+                    states = evaluated.critic_states.float()
+                    if critic_states is None:
+                        critic_states = values.new_zeros(*values.shape, states.shape[-1])
+                    critic_states[rows, : length + 1] = states
+            return critic_states
+
+        critic_states = memory.micro_batch.fit(len(prompts), evaluate)
+    check("log-probability", log_probs)
+    check("log-probability under the reference", reference_log_probs)
+    check("value", values)
 
     distance = (log_probs - responses.log_probs).abs()
     mismatch = ppo_math.masked_mean(distance, responses.mask).item()

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from rl_lab.rlhf.not_finite import NotFiniteError
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -111,6 +113,27 @@ class Responses:
             None if self.allowed is None else self.allowed.cpu(),
         )  # fmt: skip
 
+    @classmethod
+    def joined(cls, parts: Sequence["Responses"], pad_id: int) -> "Responses":
+        """Put responses to prompts of one width together, all padded to the longest."""
+        width = max(part.tokens.shape[1] for part in parts)
+
+        def padded(rows: Tensor, value: float) -> Tensor:
+            """(b, t, ...) -> (b, width, ...)."""
+            missing = width - rows.shape[1]
+            return torch.cat([rows, rows.new_full((len(rows), missing, *rows.shape[2:]), value)], 1)
+
+        allowed = [padded(part.allowed, True) for part in parts if part.allowed is not None]
+        return cls(
+            torch.cat([part.prompts for part in parts]),
+            torch.cat([part.prompt_mask for part in parts]),
+            torch.cat([padded(part.tokens, pad_id) for part in parts]),
+            torch.cat([padded(part.mask, False) for part in parts]),
+            torch.cat([padded(part.log_probs, 0) for part in parts]),
+            torch.cat([part.terminated for part in parts]),
+            torch.cat(allowed) if allowed else None,
+        )
+
     def select(self, rows: Tensor) -> "Responses":
         """Some of the responses, cut to the longest prompt and response among them.
 
@@ -142,6 +165,30 @@ def left_pad(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[Tensor, T
     return ids, mask
 
 
+class Chances:
+    """The random numbers of B responses, the same however many of them are sampled at once."""
+
+    def __init__(self, count: int, generator: torch.Generator) -> None:
+        """Draw nothing yet.
+
+        Args:
+            count: B.
+            generator: where they come from, as many steps of B as the longest response takes.
+        """
+        self._count, self._generator = count, generator
+        self._steps: list[Tensor] = []
+
+    def at(self, step: int, rows: slice) -> Tensor:
+        """(b, 1) in [0, 1), of some responses at a step."""
+        while len(self._steps) <= step:
+            self._steps.append(
+                torch.rand(
+                    (self._count, 1), generator=self._generator, device=self._generator.device
+                )
+            )
+        return self._steps[step][rows]
+
+
 @torch.no_grad()
 def sample(
     model: PreTrainedModel,
@@ -149,6 +196,7 @@ def sample(
     sampling: Sampling,
     pad_id: int,
     generator: torch.Generator,
+    at_once: int | None = None,
 ) -> Responses:
     """Sample one response to each prompt.
 
@@ -158,12 +206,50 @@ def sample(
         sampling: how.
         pad_id: fills what is not used; may be a stop token too.
         generator: on the model's device; the only source of randomness.
+        at_once: responses sampled at once; None: all. It changes neither random numbers nor
+            padding, so what is sampled is the same, unless a number lies between two tokens by
+            less than the rounding of a matrix product.
 
     Returns:
         The responses, on the model's device.
+
+    Raises:
+        NotFiniteError: the model gives no distribution to draw from.
+    """
+    ids, prompt_mask = (tensor.to(model.device) for tensor in left_pad(prompts, pad_id))
+    chances = Chances(len(ids), generator)
+    at_once = at_once or len(ids)
+    parts = []
+    for start in range(0, len(ids), at_once):
+        rows = slice(start, start + at_once)
+        parts.append(_sample(model, ids[rows], prompt_mask[rows], sampling, pad_id, chances, rows))
+    return Responses.joined(parts, pad_id) if len(parts) > 1 else parts[0]
+
+
+def _sample(
+    model: PreTrainedModel,
+    ids: Tensor,
+    prompt_mask: Tensor,
+    sampling: Sampling,
+    pad_id: int,
+    chances: Chances,
+    rows: slice,
+) -> Responses:
+    """Sample a response to each of some prompts.
+
+    Args:
+        model: as in `sample`.
+        ids: (b, P).
+        prompt_mask: (b, P).
+        sampling: how.
+        pad_id: fills what is not used.
+        chances: of all responses.
+        rows: which of them these are.
+
+    Raises:
+        NotFiniteError: there is no distribution to draw from.
     """
     device = model.device
-    ids, prompt_mask = (tensor.to(device) for tensor in left_pad(prompts, pad_id))
     stops = torch.tensor(sampling.stop_ids, device=device)
     attention = prompt_mask
     positions = positions_of(attention)
@@ -171,7 +257,7 @@ def sample(
     going = torch.ones(len(ids), dtype=torch.bool, device=device)
     tokens, masks, log_probs, allowances = [], [], [], []
     step_ids = ids
-    for _ in range(sampling.max_new_tokens):
+    for step in range(sampling.max_new_tokens):
         logits = model(
             input_ids=step_ids, attention_mask=attention.long(), position_ids=positions,
             past_key_values=cache, use_cache=True, logits_to_keep=1,
@@ -181,7 +267,9 @@ def sample(
             allowed = truncation(distribution, sampling)
             allowances.append(allowed)
             distribution = log_distribution(logits, sampling, allowed)
-        drawn = draw(distribution.exp(), generator)
+        if distribution.isnan().any():
+            raise NotFiniteError("logit", "a logit of the policy is NaN or infinite")
+        drawn = draw(distribution.exp(), chances.at(step, rows))
         log_probs.append(torch.where(going, distribution.gather(1, drawn)[:, 0], 0))
         chosen = torch.where(going, drawn[:, 0], pad_id)
         tokens.append(chosen)
@@ -203,7 +291,7 @@ def sample(
     )
 
 
-def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
+def draw(probabilities: Tensor, chance: Tensor) -> Tensor:
     """Draw one token a row by inverting the cumulative distribution.
 
     torch.multinomial draws a random number for each token of the vocabulary; this, one for each
@@ -211,14 +299,13 @@ def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
 
     Args:
         probabilities: (B, V), each row with some above 0.
-        generator: on the same device.
+        chance: (B, 1), uniform in [0, 1).
 
     Returns:
         (B, 1) token ids; never one whose probability is 0.
     """
     cumulative = probabilities.cumsum(-1)
     total = cumulative[:, -1:]
-    chance = torch.rand(total.shape, generator=generator, device=total.device)
     # Rounding must not carry the product up to the total: beyond it lies no token.
     below = torch.minimum(chance * total, torch.nextafter(total, torch.zeros_like(total)))
     return torch.searchsorted(cumulative, below, right=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from rl_lab.rlhf import ppo_state
+from rl_lab.rlhf import snapshots
 from rl_lab.rlhf.recipe import LanguageRecipe, Pretrain
 
 FLOAT = 4
@@ -17,7 +17,7 @@ BEST_MODELS = 3
 
 
 def needed(recipe: LanguageRecipe) -> int:
-    """Bytes of the models an experiment leaves and of PPO's snapshots; texts are small beside.
+    """Bytes of the models an experiment leaves and of its snapshots; texts are small beside.
 
     A model that the hub has yet to send counts as nothing: its size is not known.
     """
@@ -26,15 +26,17 @@ def needed(recipe: LanguageRecipe) -> int:
     def of(source: str) -> int:
         return pretrained if source == "pretrain" else _in_directory(Path(source))
 
-    total = pretrained
+    written = snapshots.KEPT + 1
+    trained = written * (1 + MOMENTS)
+    total = pretrained * (1 + trained + written)  # a snapshot of pretraining holds the best as well
     if recipe.reward is not None:
-        total += recipe.reward.members * of(recipe.reward.base)
+        total += (recipe.reward.members + trained) * of(recipe.reward.base)
     if recipe.ppo is not None:
         model = of(recipe.ppo.policy)
         total += model
         if recipe.ppo.lora is None:  # adapters are small
-            trained = model * (1 if recipe.ppo.critic.kind == "shared" else 2)
-            total += trained * ((ppo_state.KEPT + 1) * (1 + MOMENTS) + BEST_MODELS)
+            models = model * (1 if recipe.ppo.critic.kind == "shared" else 2)
+            total += models * (trained + BEST_MODELS)
     return total
 
 

@@ -113,6 +113,9 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 }
 """The stages each stands on, where the recipe has them."""
 
+GOES_ON = ("pretrain", "reward", "ppo")
+"""Stages that go on from their newest snapshot after a kill; the others, all short, start over."""
+
 VERSION: Mapping[str, int] = {
     "data": 2, "pretrain": 1, "reward": 1, "judges": 2, "ppo": 2, "evaluate": 1
 }  # fmt: skip

@@ -16,12 +16,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from rl_lab import checkpoint
 from rl_lab.metrics import MetricLog
 from rl_lab.phases import PhaseClock
-from rl_lab.rlhf import ppo_math, ppo_state
+from rl_lab.rlhf import not_finite, ppo_math, ppo_state
 from rl_lab.rlhf.looks import Judges, Look, texts_of
+from rl_lab.rlhf.memory import Memory
+from rl_lab.rlhf.not_finite import NotFiniteError
 from rl_lab.rlhf.policy import Policy, Reference
-from rl_lab.rlhf.ppo_recipe import KL, PPO, Scores
+from rl_lab.rlhf.ppo_recipe import PPO
+from rl_lab.rlhf.ppo_rewards import rewards_of_tokens, scores_at_end
 from rl_lab.rlhf.ppo_update import MixLoss, optimize
 from rl_lab.rlhf.prompts import Prompt, batch_of
 from rl_lab.rlhf.rewards import Rewards, RunningMoments
@@ -47,9 +51,13 @@ class Progress:
     """Of all scores so far."""
     best: dict[str, float] | None = None
     """The best look: `return` (its objective), `step`, and whether its KL is `within` the limit."""
+    forgiven: int = 0
+    """How often it went on after a NaN."""
+    rate: float = 1.0
+    """Factor on the learning rate, lowered by rollbacks."""
 
 
-def train_ppo(
+def train_ppo(  # noqa: PLR0915 -- a run reads top to bottom
     ppo: PPO,
     policy: Policy,
     prompts: Sequence[Prompt],
@@ -74,7 +82,7 @@ def train_ppo(
         rewards: what they earn.
         tokenizer: the policy's.
         sampling: how they are drawn.
-        look: judges the policy on held-out prompts.
+        look: judges the policy on held-out prompts; training shares its `memory`.
         run: its checkpoints are gone on from, and written.
         log: gets a line an update.
         stop: asked before each update.
@@ -83,85 +91,128 @@ def train_ppo(
 
     Raises:
         SamplerMismatchError: log-probabilities in training are not those of sampling.
-        FloatingPointError: a gradient that is NaN or infinite; it was not applied.
+        FloatingPointError: a NaN or infinity that `ppo.health` does not forgive; nothing was
+            learned from it.
+        UserError: memory does not suffice for one response.
         Stopped: asked to stop; the state is saved.
     """
     policy.eval()
     start = reference = policy.reference_of()
     optimizer = _optimizer(policy, ppo)
-    progress = Progress(coefficient=ppo.kl.coefficient)
-    reference = ppo_state.restore(run, log, policy, start, optimizer, progress)
+    progress, memory = Progress(coefficient=ppo.kl.coefficient), look.memory
+    reference = ppo_state.restore(run, log, policy, start, optimizer, progress, memory)
     run.start(ppo.updates, progress.update, progress.best)
     run.update_status(unit="updates")
     clock = PhaseClock("update")
-    if progress.update == 0:
-        _look(look, policy, start, progress, ppo.kl, run, log, clock)
+    if progress.best is None:
+        _look(look, policy, start, progress, ppo, run, log, clock)
+    if ppo.health.on_nan == "rollback" and not checkpoint.steps(run.checkpoints):
+        ppo_state.save(run, policy, reference, optimizer, progress, memory)
 
-    for update in range(progress.update, ppo.updates):
+    def skip(error: NotFiniteError, what: str) -> None:
+        which = not_finite.forgive(error, ppo.health, progress)
+        log.event(progress.update + 1, "skipped", f"{what}: {error} ({which})", "warning")
+
+    while progress.update < ppo.updates:
         if stop.signal is not None:
-            ppo_state.save(run, policy, reference, optimizer, progress)
+            ppo_state.save(run, policy, reference, optimizer, progress, memory)
             stop.check()
+        update = progress.update
         began = time.perf_counter()
         torch.manual_seed(stream(seed, ORDER, 1, update + 1)[0])
         generator = torch.Generator(policy.device)
         generator.manual_seed(stream(seed, SAMPLES, 1, update + 1)[0])
+        numbers: dict[str, float] = {}
+        try:
+            # 1. Prompts, a response sampled to each, its reward, log-probabilities and values.
+            batch = batch_of(prompts, ppo.rollouts, update, stream(seed, PROMPTS, 1)[0])
+            rollout = collect(
+                policy, reference, batch, rewards, tokenizer, sampling, generator, memory, clock
+            )
 
-        # 1. Prompts, a response sampled to each, its reward, log-probabilities and values.
-        batch = batch_of(prompts, ppo.rollouts, update, stream(seed, PROMPTS, 1)[0])
-        rollout = collect(
-            policy, reference, batch, rewards, tokenizer, sampling, generator, ppo.micro_batch,
-            clock,
-        )  # fmt: skip
+            # 2. The reward of each token: what it earned, the score at the end, the KL penalty.
+            scores, bootstrap = scores_at_end(rollout, ppo.scores, progress.moments)
+            token_rewards = rewards_of_tokens(rollout, scores, ppo.kl, progress.coefficient)
 
-        # 2. The reward of each token: what it earned, the score at the end, the KL penalty.
-        scores, bootstrap = _scores(rollout, ppo.scores, progress.moments)
-        token_rewards = _token_rewards(rollout, scores, ppo.kl, progress.coefficient)
+            # 3. Advantages and returns.
+            mask = rollout.responses.mask
+            advantages, returns = ppo_math.generalized_advantages(
+                token_rewards, rollout.values, mask, bootstrap, ppo.gamma, ppo.gae_lambda
+            )
+            if ppo.whiten_advantages:
+                advantages = ppo_math.masked_whiten(advantages, mask)
 
-        # 3. Advantages and returns.
-        mask = rollout.responses.mask
-        advantages, returns = ppo_math.generalized_advantages(
-            token_rewards, rollout.values, mask, bootstrap, ppo.gamma, ppo.gae_lambda
-        )
-        if ppo.whiten_advantages:
-            advantages = ppo_math.masked_whiten(advantages, mask)
-
-        # 4. Epochs of minibatches, each one optimiser step.
-        share = learning_rate(ppo, update)
-        for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * share
-        with clock.during("update"):
-            numbers = optimize(
-                ppo, policy, reference, optimizer, rollout, advantages, returns, sampling,
-                progress.coefficient, update < ppo.critic.warmup_updates,
-                mix_loss and mix_loss(update),
-            )  # fmt: skip
+            # 4. Epochs of minibatches, each one optimiser step.
+            share = learning_rate(ppo, update) * progress.rate
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * share
+            with clock.during("update"):
+                numbers = optimize(
+                    ppo, policy, reference, optimizer, rollout, advantages, returns, sampling,
+                    progress.coefficient, memory, update < ppo.critic.warmup_updates,
+                    mix_loss and mix_loss(update), skip if ppo.health.on_nan == "skip" else None,
+                )  # fmt: skip
+        except NotFiniteError as error:
+            if ppo.health.on_nan == "rollback":
+                reference = _roll_back(error, ppo, policy, start, optimizer, progress, memory, run,
+                                       log)  # fmt: skip
+                continue
+            skip(error, f"nothing is learned in update {update + 1}")
 
         # 5. The coefficient follows the KL; the reference may follow the policy.
-        numbers |= _describe(rollout, scores, returns, look.judges)
-        numbers["kl/coefficient"] = progress.coefficient
-        numbers["train/learning_rate"] = ppo.learning_rate * share
-        if ppo.kl.target is not None:
-            progress.coefficient = ppo_math.adapted_coefficient(
-                progress.coefficient, numbers["kl/exact"], ppo.kl.target, ppo.kl.adaptation
-            )
         progress.update = update + 1
+        if numbers:
+            numbers |= _describe(rollout, scores, returns, look.judges)
+            numbers["kl/coefficient"] = progress.coefficient
+            numbers["train/learning_rate"] = ppo.learning_rate * share
+            if ppo.kl.target is not None:
+                progress.coefficient = ppo_math.adapted_coefficient(
+                    progress.coefficient, numbers["kl/exact"], ppo.kl.target, ppo.kl.adaptation
+                )
         if ppo.refresh_reference and progress.update % ppo.refresh_reference == 0:
             reference = policy.reference_of(refreshed=True)
             log.event(progress.update, "reference", "refreshed: it is the policy of now")
 
         # 6. A line in the log; now and then a look at held-out prompts, and a snapshot.
-        tokens_per_second = int(mask.sum()) / (time.perf_counter() - began)
-        numbers["rollout/tokens_per_second"] = tokens_per_second
-        phases = {f"phase/{name}": seconds for name, seconds in clock.totals().items()}
-        log.log(progress.update, numbers | phases)
+        if numbers:
+            tokens_per_second = int(mask.sum()) / (time.perf_counter() - began)
+            numbers["rollout/tokens_per_second"] = tokens_per_second
+            phases = {f"phase/{name}": seconds for name, seconds in clock.totals().items()}
+            log.log(progress.update, numbers | phases)
         last = progress.update == ppo.updates
         if progress.update % ppo.looks.every == 0 or last:
-            _look(look, policy, start, progress, ppo.kl, run, log, clock)
+            _look(look, policy, start, progress, ppo, run, log, clock)
         if progress.update % ppo.checkpoint_every == 0 or last:
-            ppo_state.save(run, policy, reference, optimizer, progress)
+            ppo_state.save(run, policy, reference, optimizer, progress, memory)
         run.update_status(step=progress.update, best=progress.best)
 
     ppo_state.load_best(run, policy)
+
+
+def _roll_back(
+    error: NotFiniteError,
+    ppo: PPO,
+    policy: Policy,
+    start: Reference,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    memory: Memory,
+    run: Run,
+    log: MetricLog,
+) -> Reference:
+    """Go back to the last snapshot and lower the learning rate; return the reference of then."""
+    which = not_finite.forgive(error, ppo.health, progress)
+    failed, fits, forgiven = progress.update + 1, memory.state(), progress.forgiven
+    rate = progress.rate * ppo.health.rollback_rate
+    reference = ppo_state.restore(run, log, policy, start, optimizer, progress, memory)
+    memory.restore(fits)
+    progress.forgiven, progress.rate = forgiven, rate
+    log.event(
+        progress.update, "rollback", f"from update {failed} to {progress.update}, the learning "
+        f"rate times {rate:g} from here on: {error} ({which})", "warning",
+    )  # fmt: skip
+    ppo_state.save(run, policy, reference, optimizer, progress, memory)
+    return reference
 
 
 def learning_rate(ppo: PPO, update: int) -> float:
@@ -190,37 +241,6 @@ def _optimizer(policy: Policy, ppo: PPO) -> torch.optim.Optimizer:
         )
     ]
     return torch.optim.AdamW(groups, lr=ppo.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
-
-
-def _scores(rollout: Rollout, settings: Scores, moments: RunningMoments) -> tuple[Tensor, Tensor]:
-    """Turn what responses earned into the score at their end.
-
-    Returns:
-        (B,) scores, and (B,) bool: whose cut end is worth the value of the state there.
-    """
-    responses = rollout.responses
-    scores = rollout.scored.at_end
-    if settings.normalize:
-        moments.add(scores)
-        scores = (scores - moments.mean) / moments.std
-    if settings.clip is not None:
-        scores = scores.clamp(-settings.clip, settings.clip)
-    scores = scores.to(responses.tokens.device)
-    cut_off = ~responses.terminated
-    bootstrap = cut_off & (settings.cut_off == "bootstrap")
-    scores = torch.where(bootstrap, 0, scores)
-    return scores - settings.missing_end_penalty * cut_off, bootstrap
-
-
-def _token_rewards(rollout: Rollout, scores: Tensor, kl: KL, coefficient: float) -> Tensor:
-    """(B, T) what PPO maximises at each token."""
-    penalty = torch.zeros_like(rollout.log_probs)
-    if kl.place == "reward":
-        penalty = coefficient * ppo_math.kl_estimate(
-            rollout.log_probs, rollout.reference_log_probs, kl.estimator
-        )
-    rewards = ppo_math.token_rewards(scores, penalty, rollout.responses.mask)
-    return rewards + rollout.scored.of_tokens.to(rewards.device)
 
 
 def _describe(
@@ -253,7 +273,7 @@ def _look(
     policy: Policy,
     start: Reference,
     progress: Progress,
-    kl: KL,
+    ppo: PPO,
     run: Run,
     log: MetricLog,
     clock: PhaseClock,
@@ -262,10 +282,19 @@ def _look(
 
     Better is a higher objective, proxy - coefficient x KL with the recipe's own coefficient (an
     adapted one would move the goal) and the KL to where training started. Any look within
-    `kl.limit` is better than one beyond it; the first is kept whatever it is.
+    `kl.limit` is better than one beyond it; the first is kept whatever it is. A look that meets a
+    NaN is left out, for nothing is learned from it, unless `ppo.health` says stop.
     """
-    with clock.during("evaluation"):
-        numbers = look.at(progress.update, policy, start)
+    kl = ppo.kl
+    try:
+        with clock.during("evaluation"):
+            numbers = look.at(progress.update, policy, start)
+    except NotFiniteError as error:
+        if progress.best is None:  # there has to be one to keep
+            raise
+        which = not_finite.forgive(error, ppo.health, progress)
+        log.event(progress.update, "skipped", f"a look: {error} ({which})", "warning")
+        return
     log.log(progress.update, numbers)
     objective = numbers["look/proxy"] - kl.coefficient * numbers["look/kl"]
     within = kl.limit is None or numbers["look/kl"] <= kl.limit

@@ -17,11 +17,12 @@ from transformers import (
 from trl import RewardConfig
 
 from reward_models.text import quiet
+from rl_lab import checkpoint
 from rl_lab.errors import UserError
 from rl_lab.files import write_json, writing
-from rl_lab.metrics import MetricLog
+from rl_lab.metrics import MetricLog, numbers_of, read_metrics
 from rl_lab.phases import PhaseClock
-from rl_lab.rlhf import language_model, reward_report
+from rl_lab.rlhf import language_model, reward_report, snapshots
 from rl_lab.rlhf.language_model import has_bfloat16
 from rl_lab.rlhf.preference_trainer import Comparisons, PreferenceTrainer, load_base
 from rl_lab.rlhf.recipe import Reward
@@ -49,7 +50,8 @@ def train_reward(
         section: the recipe's.
         data: the data stage's directory.
         base: what the members start from: a directory or hub id of a language model.
-        run: takes `members/<i>/` and `report.json`.
+        run: takes `members/<i>/` and `report.json`; members that are there already are kept, and
+            the one that was being trained goes on from its newest snapshot.
         log: takes the numbers; a step is an optimiser step of any member.
         stop: asked after every step.
         seed: of heads and orders.
@@ -57,7 +59,7 @@ def train_reward(
 
     Raises:
         UserError: there are no pairs, none is short enough, or the base cannot be used.
-        Stopped: somebody asked to.
+        Stopped: somebody asked to; the state is saved.
     """
     clock = PhaseClock("preparation")
 
@@ -65,34 +67,37 @@ def train_reward(
     pairs = read_pairs(data / "pairs-train.jsonl", heldout=False)
     tokenizer = reward_tokenizer(base)
     added = add_words(tokenizer, pairs)
-    if added:
-        log.event(0, "vocabulary", f"{added:,} words of the pairs, unknown to the base, are added")
     dataset, too_long = tokenized(pairs, tokenizer, section.max_tokens, section.soft_labels)
-    if too_long:
-        log.event(
-            0, "dropped", f"{too_long:,} of {len(pairs):,} pairs are longer than "
-            f"{section.max_tokens} tokens and are left out", "warning",
-        )  # fmt: skip
     if not len(dataset):
         raise UserError(
             f"no pair in {data / 'pairs-train.jsonl'} has at most {section.max_tokens} tokens; "
             "raise reward.max_tokens"
         )
     steps = max(1, round(section.epochs * len(dataset) / section.batch))
-    run.update_status(step=0, budget=steps * section.members, unit="steps")
 
     # 2. Members: the same base and pairs; another head, another order.
     directories = [run.path / "members" / str(index) for index in range(section.members)]
     seeds = np.random.SeedSequence(seed).generate_state(section.members) % 2**31
+    finished = sum(directory.exists() for directory in directories)
+    snapshot = snapshots.newest(run, log, "step", done=finished * steps)
+    if snapshot is None and not finished:
+        _say_what_is_read(log, added, too_long, len(pairs), section.max_tokens)
+    step = snapshot.step if snapshot else finished * steps
+    run.update_status(step=step, budget=steps * section.members, unit="steps")
     clock.enter("train")
-    for index, directory in enumerate(directories):
-        progress = Progress(run, log, stop, clock, first_step=index * steps, member=index)
+    for index in range(finished, section.members):
+        first_step = index * steps
+        progress = Progress(
+            run, log, stop, clock, first_step, member=index, save_every=section.checkpoint_every
+        )
         train_member(
-            base, tokenizer, dataset, directory, progress,
+            base, tokenizer, dataset, directories[index], progress,
             reading=section.reading, steps=steps, batch=section.batch,
             learning_rate=section.learning_rate,
             weight_decay=section.weight_decay, seed=int(seeds[index]), device=device,
+            resume=snapshot is not None and index == finished,
         )  # fmt: skip
+        stop.check()
 
     # 3. Judged on pairs whose texts no member has seen.
     clock.enter("evaluation")
@@ -103,10 +108,28 @@ def train_reward(
     report["added_words"] = added
     write_json(run.path / "report.json", report)
     done = steps * section.members
-    for index, member in enumerate(report["members"]):
-        log.log(done, {"reward/member": index, "eval/accuracy": member["accuracy"]["all"]["mean"]})
-    numbers = {"eval/ensemble_accuracy": report["ensemble"]["accuracy"]["all"]["mean"]}
-    log.log(done, numbers | phase_numbers(clock))
+    lines: list[dict[str, float]] = [
+        {"reward/member": index, "eval/accuracy": member["accuracy"]["all"]["mean"]}
+        for index, member in enumerate(report["members"])
+    ]
+    ensemble = {"eval/ensemble_accuracy": report["ensemble"]["accuracy"]["all"]["mean"]}
+    lines.append(ensemble | phase_numbers(clock))
+    # All of one step: a process killed between them left some.
+    there = numbers_of(read_metrics(run.metrics_file), "eval/accuracy")[0]
+    for line in lines[len(there) :]:
+        log.log(done, line)
+
+
+def _say_what_is_read(
+    log: MetricLog, added: int, too_long: int, pairs: int, max_tokens: int
+) -> None:
+    if added:
+        log.event(0, "vocabulary", f"{added:,} words of the pairs, unknown to the base, are added")
+    if too_long:
+        log.event(
+            0, "dropped", f"{too_long:,} of {pairs:,} pairs are longer than {max_tokens} tokens "
+            "and are left out", "warning",
+        )  # fmt: skip
 
 
 def train_member(
@@ -114,7 +137,7 @@ def train_member(
     tokenizer: PreTrainedTokenizerBase,
     dataset: Dataset,
     directory: Path,
-    progress: TrainerCallback,
+    progress: "Progress",
     *,
     reading: str,
     steps: int,
@@ -123,8 +146,11 @@ def train_member(
     weight_decay: float,
     seed: int,
     device: str,
+    resume: bool,
 ) -> None:
-    """Train one reward model and save it, with its tokenizer, in `directory`.
+    """Train one reward model and save it, with its tokenizer, in `directory`, whole or not at all.
+
+    Where `resume` says so, it goes on from the run's newest snapshot.
 
     Raises:
         UserError: the base is no model with a sequence-classification form.
@@ -135,7 +161,7 @@ def train_member(
         if len(tokenizer) > model.config.get_text_config().vocab_size:
             model.resize_token_embeddings(len(tokenizer))
         config = RewardConfig(
-            output_dir=str(directory),
+            output_dir=str(progress.run.path),  # nothing is put there
             use_cpu=device == "cpu",
             bf16=has_bfloat16(device),
             activation_checkpointing=False,
@@ -163,9 +189,12 @@ def train_member(
                 processing_class=tokenizer,
                 data_collator=Comparisons(tokenizer.pad_token_id),
                 callbacks=[progress],
+                run=progress.run,
+                first_step=progress.first_step,
             )
         trainer.remove_callback(PrinterCallback)
-        trainer.train()
+        newest = str(checkpoint.directories(progress.run.checkpoints)[-1]) if resume else None
+        trainer.train(resume_from_checkpoint=newest)
         language_model.save(model, tokenizer, directory)
 
 
@@ -180,21 +209,30 @@ class Progress(TrainerCallback):
         clock: PhaseClock,
         first_step: int,
         member: int,
+        save_every: int,
     ) -> None:
         """Keep where to report.
 
         Args:
             run: its status is kept up to date.
             log: takes the numbers.
-            stop: asked after every step.
+            stop: asked after every step but the last, after which the member is saved anyway.
             clock: its phases are logged as well.
             first_step: steps done by earlier members.
             member: number of the member.
+            save_every: steps between snapshots.
         """
         self.run, self.metrics, self.stop, self.clock = run, log, stop, clock
-        self.first_step, self.member = first_step, member
+        self.first_step, self.member, self.save_every = first_step, member, save_every
 
     def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Have a snapshot written now and then, and when somebody asked to stop."""
+        due = state.global_step % self.save_every == 0 or self.stop.signal is not None
+        control.should_save = due and state.global_step < state.max_steps
+
+    def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Raise Stopped if somebody asked to stop."""

@@ -12,6 +12,7 @@ import torch
 from rl_lab.metrics import MetricLog, Record, read_metrics
 from rl_lab.recipes import Section
 from rl_lab.rlhf.looks import Look
+from rl_lab.rlhf.memory import Memory
 from rl_lab.rlhf.policy import Policy
 from rl_lab.rlhf.ppo_recipe import PPO
 from rl_lab.rlhf.ppo_stage import build_policy
@@ -58,6 +59,9 @@ class Tiny:
         torch.manual_seed(0)
         return build_policy(ppo, tiny_model(len(self.tokenizer)), self.tokenizer, self.rewards)
 
+    def memory(self, ppo: PPO, log: MetricLog) -> Memory:
+        return Memory(ppo.micro_batch, lambda why: log.event(0, "memory", why, "warning"))
+
     @contextmanager
     def run(self, name: str) -> Iterator[tuple[Run, MetricLog]]:
         path = self.directory / name
@@ -86,7 +90,7 @@ class Tiny:
         with self.run(name) as (run, log):
             look = Look(
                 prompts * 2, self.rewards, judges or {}, self.tokenizer, self.sampling,
-                run.path / "samples.jsonl", 8, 1,
+                run.path / "samples.jsonl", self.memory(ppo, log), 1,
             )  # fmt: skip
             train_ppo(
                 ppo, policy, prompts, self.rewards, self.tokenizer, self.sampling, look, run, log,

@@ -13,6 +13,10 @@ from typing import Any
 
 import pytest
 
+from rl_lab import recipes
+from rl_lab.rlhf import experiment
+from rl_lab.rlhf.experiment import hashes
+from rl_lab.rlhf.recipe import LanguageRecipe
 from rl_lab.run import Run
 
 Lab = Callable[..., subprocess.CompletedProcess[str]]
@@ -175,6 +179,63 @@ def test_killed_in_ppo_it_resumes_and_ends_in_the_same_bits(
         for name in ("killed", "other")
     ]
     assert weights[0] == weights[1]
+
+
+def test_killed_in_pretrain_and_again_in_reward_it_ends_in_the_same_bits(
+    lab: Lab, folder: Path, runs_directory: Path
+) -> None:
+    settings = ("--pretrain.checkpoint_every", "3", "--reward.checkpoint_every", "2",
+                "--reward.epochs", "3", "--judges", "null", "--ppo", "null", "--evaluate", "null",
+                "--quiet")  # fmt: skip
+    killed = Run(runs_directory / "killed")
+    train = [sys.executable, "-P", "-m", "rl_lab.cli", "train"]
+    for stage, command in (
+        ("pretrain", [*train, "mine.yaml", "--name", "killed", *settings]),
+        ("reward", [*train, "--resume", "killed", "--quiet"]),
+    ):
+        process = subprocess.Popen(
+            command, cwd=folder, env=os.environ, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        while not list((killed.path / stage / "checkpoints").glob("0*")):
+            assert process.poll() is None
+            time.sleep(0.005)
+        time.sleep(random.random() / 5)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert lab("train", "--resume", "killed", "--quiet", cwd=folder).returncode == 0
+    assert not list(killed.path.rglob("checkpoints"))
+
+    through = lab("train", "mine.yaml", "--name", "through", "--fresh", *settings, cwd=folder)
+    assert through.returncode == 0, through.stderr
+    for file in ("pretrain/model/model.safetensors", "reward/members/0/model.safetensors"):
+        assert (killed.path / file).read_bytes() == (runs_directory / "through" / file).read_bytes()
+
+
+def test_how_often_it_saves_changes_no_hash() -> None:
+    before = hashes(recipes.load(LanguageRecipe, "movie-reviews"), "cpu")
+    changes: dict[str, Any] = {
+        f"{stage}.checkpoint_every": 7 for stage in ("pretrain", "reward", "ppo")
+    }
+    assert hashes(recipes.load(LanguageRecipe, "movie-reviews", changes), "cpu") == before
+    other = hashes(recipes.load(LanguageRecipe, "movie-reviews", {"pretrain.steps": 7}), "cpu")
+    assert other["ppo"] != before["ppo"]
+
+
+def test_stages_that_ran_before_are_still_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new setting that changes no result must not make every user compute everything again.
+
+    Where results do change, by the recipe or by VERSION, so do these.
+    """
+    monkeypatch.setattr(experiment, "version", lambda package: "1")
+    found = hashes(recipes.load(LanguageRecipe, "movie-reviews"), "cpu")
+    assert {name: inputs[:16] for name, inputs in found.items()} == {
+        "data": "c176e9cf80972d6f",
+        "pretrain": "295b8c3be9b0d9d8",
+        "reward": "13d24be77c20ace0",
+        "judges": "07512c6b673aa3f8",
+        "ppo": "82b8f1c05a9352b8",
+        "evaluate": "801ad70e77d14439",
+    }
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,9 @@ from rl_lab.rlhf.tiny import tiny_model, tiny_tokenizer
 
 
 def test_draws_follow_the_probabilities() -> None:
+    random = torch.Generator().manual_seed(0)
     probabilities = torch.tensor([[0.1, 0.0, 0.6, 0.3]]).expand(40_000, -1)
-    drawn = draw(probabilities, torch.Generator().manual_seed(0))[:, 0]
+    drawn = draw(probabilities, torch.rand(40_000, 1, generator=random))[:, 0]
     shares = torch.bincount(drawn, minlength=4) / len(drawn)
     assert shares[1] == 0
     torch.testing.assert_close(shares, probabilities[0], atol=0.01, rtol=0)
@@ -33,7 +34,8 @@ def test_what_has_no_probability_is_never_drawn(seed: int, size: int) -> None:
     possible = torch.rand(64, size, generator=random) < 0.3
     possible[:, seed % size] = True
     probabilities = torch.where(possible, torch.rand(64, size, generator=random) + 1e-6, 0)
-    drawn = draw(probabilities / probabilities.sum(-1, keepdim=True), random)
+    chance = torch.rand(64, 1, generator=random)
+    drawn = draw(probabilities / probabilities.sum(-1, keepdim=True), chance)
     assert probabilities.gather(1, drawn).min() > 0
 
 

@@ -1,5 +1,9 @@
 """Tokenizers: text comes back, prompts and completions join, specials stay special."""
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,3 +95,25 @@ def test_the_most_frequent_words_are_kept() -> None:
 def test_bpe_needs_room_for_all_bytes() -> None:
     with pytest.raises(UserError, match=r"tokenizer\.vocabulary"):
         tokenizers.train(TEXTS, "bpe", 258, True, 64)
+
+
+@pytest.mark.parametrize("kind", ["word", "bpe"])
+def test_ties_are_broken_alike_in_another_process(kind: str) -> None:
+    """Resumed pretraining trains its tokenizer again; as many words are as frequent as the last."""
+    script = (
+        "import random, sys\n"
+        "from rl_lab.rlhf import tokenizer\n"
+        "draw = random.Random(0)\n"
+        "texts = [''.join(draw.choices('abcde ', k=60)) for _ in range(400)]\n"
+        f"trained = tokenizer.train(texts, {kind!r}, 400, True, 32)\n"
+        "sys.stdout.write(trained.backend_tokenizer.to_str())"
+    )
+    trained = {
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True,
+            env=os.environ | {"PYTHONHASHSEED": seed, "RAYON_NUM_THREADS": seed},
+        ).stdout
+        for seed in ("1", "2")
+    }  # fmt: skip
+    assert len(trained) == 1
+    assert len(json.loads(trained.pop())["model"]["vocab"]) == 400

@@ -2,7 +2,6 @@
 
 import json
 import math
-import signal
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +18,6 @@ from rl_lab.rlhf.ppo_recipe import KL, PPO
 from rl_lab.rlhf.rewards import Rewards, Term
 from rl_lab.rlhf.sampling import Sampling
 from rl_lab.run import Run
-from rl_lab.signals import Stopped, StopRequest
 from tests.rlhf.conftest import Tiny
 
 
@@ -39,16 +37,6 @@ def newest(run: Run) -> Snapshot:
 
 def course(records: list[Record], name: str) -> list[float]:
     return [record[name] for record in records if name in record]
-
-
-def timeless(records: list[Record]) -> list[Record]:
-    """Records without clocks."""
-    clocks = ("wall", "phase/", "rollout/tokens_per")
-    return [
-        {name: value for name, value in record.items() if not name.startswith(clocks)}
-        for record in records
-        if "event" not in record
-    ]  # fmt: skip
 
 
 def test_it_learns_what_it_is_paid_for(tiny: Tiny) -> None:
@@ -79,50 +67,6 @@ def test_micro_batches_do_not_change_the_result(tiny: Tiny) -> None:
     one, other = (trained(newest(run).tensors["policy"]) for run in (whole, parts))
     assert (one - start).abs().max() > 1e-3
     torch.testing.assert_close(one, other, atol=2e-5, rtol=0)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"lora": {"rank": 2}},
-        {"critic": {"kind": "separate"}},
-        {"critic": {"kind": "separate", "head_only": True}},
-        {"kl": {"target": 0.5, "adaptation": 1.0}, "scores": {"normalize": True}},
-        {"refresh_reference": 1},
-    ],
-    ids=["plain", "lora", "separate critic", "frozen critic", "adaptive", "refreshed reference"],
-)
-def test_a_run_stopped_and_resumed_ends_in_the_same_bits(
-    tiny: Tiny, changes: dict[str, Any]
-) -> None:
-    ppo = tiny.settings(updates=4, checkpoint_every=3, looks={"every": 2, "prompts": 8}, **changes)
-    start = trained(tiny.policy(ppo).trained_tensors())
-    through, _, whole = tiny.train(ppo, "through")
-
-    class StopAfterTwo(StopRequest):
-        asked = 0
-
-        @property
-        def signal(self) -> int | None:
-            self.asked += 1
-            return signal.SIGTERM if self.asked > 2 else None
-
-        @signal.setter
-        def signal(self, value: int | None) -> None:
-            pass
-
-    with pytest.raises(Stopped):
-        tiny.train(ppo, "resumed", stop=StopAfterTwo())
-    resumed, run, records = tiny.train(ppo, "resumed")
-    assert torch.equal(weights(through), weights(resumed))
-    first = newest(Run(run.path.parent / "through"))
-    assert (trained(first.tensors["policy"]) - start).abs().max() > 1e-4
-    for name, tensors in first.tensors.items():
-        for key, tensor in tensors.items():
-            assert torch.equal(tensor, newest(run).tensors[name][key]), key
-    assert timeless(whole) == timeless(records)
-    assert run.status["step"] == 4
 
 
 def test_with_lora_the_base_stays_and_is_the_reference(tiny: Tiny) -> None:

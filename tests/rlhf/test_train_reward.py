@@ -33,8 +33,8 @@ WORDS = ["good", "bad", "film", "plot", "the", "a"]
 SECTION = Reward(members=2, epochs=1, batch=56, learning_rate=5e-3, max_tokens=16)
 
 
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
+def save_base(path: Path, **changes: Any) -> None:
+    """A Llama of one layer with random weights, and its tokenizer of whole words."""
     special = ["<pad>", "<bos>", "<eos>", "<unk>"]
     vocabulary = {word: index for index, word in enumerate([*special, *WORDS])}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -46,12 +46,16 @@ def base(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=1,
-        num_attention_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        num_attention_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2, **changes,
     )  # fmt: skip
-    path = tmp_path / "model"
     LlamaForCausalLM(config).save_pretrained(path)
     tokenizer.save_pretrained(path)
-    return path
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    save_base(tmp_path / "model")
+    return tmp_path / "model"
 
 
 def make_pairs(groups: int, seed: int) -> list[dict[str, Any]]:
