@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from rl_lab import vitals
 from rl_lab.metrics import Record, numbers_of
 
 CLEAR = 3.0
@@ -43,21 +44,27 @@ def trend(values: Sequence[float]) -> float:
     return slope / error
 
 
-def warnings(records: list[Record], kl: dict[str, Any]) -> list[str]:
-    """Sentences about what looks wrong, the worst first.
+def alerts(records: list[Record], kl: dict[str, Any]) -> dict[str, str]:
+    """Sentences about what looks wrong, by what each is about, the worst first.
 
     Args:
         records: of a ppo stage.
         kl: the recipe's `ppo.kl`, for its target and limit; may be empty.
     """
-    found = [
-        _overoptimized(records),
-        _far_from_reference(records, kl),
-        _collapsed(records),
-        _repetitive(records),
-        _longer_not_better(records),
-    ]
-    return [warning for warning in found if warning]
+    found = {
+        "overoptimization": _overoptimized(records),
+        "KL": _far_from_reference(records, kl),
+        "entropy": _collapsed(records),
+        "repetition": _repetitive(records),
+        "length": _longer_not_better(records),
+        "loss": _exploding(records),
+    }
+    return {subject: sentence for subject, sentence in found.items() if sentence}
+
+
+def warnings(records: list[Record], kl: dict[str, Any]) -> list[str]:
+    """The sentences of `alerts`."""
+    return list(alerts(records, kl).values())
 
 
 def _course(records: list[Record], name: str) -> list[float]:
@@ -99,6 +106,15 @@ def _collapsed(records: list[Record]) -> str | None:
     start = math.fsum(entropy[:3]) / 3
     if entropy[-1] < 0.3 * start:
         return f"entropy collapsed: {start:.2g} → {entropy[-1]:.2g} nats a token"
+    return None
+
+
+def _exploding(records: list[Record]) -> str | None:
+    for name in ("policy_loss", "value_loss"):
+        losses = _course(records, f"train/{name}")
+        word = vitals.exploding(losses) if losses else None
+        if word:
+            return f"{name.replace('_', ' ')} {word}: {losses[-1]:.3g}"
     return None
 
 

@@ -84,7 +84,7 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     changed += [
         f"{name} {now[name]} (was {then.get(name)})"
         for name in ("threads", "device", "processor")
-        if then.get(name) != now[name]
+        if then.get(name) != now.get(name)
     ]
     if not changed:
         return []

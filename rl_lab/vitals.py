@@ -47,8 +47,8 @@ def _entropy(values: list[float], records: list[Record]) -> str | None:
     return "collapsed" if not continuous and abs(values[-1]) < 0.01 else None
 
 
-def _exploding(values: list[float], records: list[Record]) -> str | None:
-    """Far beyond what it has been: in this run, or (a spike) in the twenty lines before."""
+def exploding(values: list[float]) -> str | None:
+    """A word if a loss is far beyond what it was: in this run, or (a spike) the last 20 times."""
     if len(values) < 21:
         return None
     size = abs(values[-1])
@@ -57,6 +57,10 @@ def _exploding(values: list[float], records: list[Record]) -> str | None:
     if size > 30 * median(abs(value) for value in values[-21:-1]) > 0:
         return "spike"
     return None
+
+
+def _exploding(values: list[float], records: list[Record]) -> str | None:
+    return exploding(values)
 
 
 VITALS = (

@@ -1,33 +1,25 @@
 """An RLHF experiment: its stages in order, each in a run directory inside the experiment's.
 
-A stage whose inputs are those of one that finished before is not run again: it is taken from the
-cache, and the log says so. Its inputs are its part of the recipe, the files that part names, the
-seed, threads and kind of device, and the inputs of the stages it stands on: all hashed together.
+A stage whose inputs (`rl_lab.rlhf.stage_inputs`) are those of one that finished before is not run
+again: it is taken from the cache, and the log says so.
 """
 
 import contextlib
-import hashlib
-import json
 import shutil
-import tempfile
-from collections.abc import Iterator
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel
 
 from rl_lab import checkpoint, recipes, threads
-from rl_lab.cache import cache_directory
 from rl_lab.errors import UserError
 from rl_lab.files import StorageError, write_json, writing
-from rl_lab.health import Health
 from rl_lab.metrics import MetricLog
+from rl_lab.provenance import differences
 from rl_lab.recipes import Section
-from rl_lab.rlhf import space
+from rl_lab.rlhf import space, stage_cache, stage_inputs
 from rl_lab.rlhf.recipe import LanguageRecipe
-from rl_lab.rlhf.stages import GOES_ON, NEEDS, STAGES, VERSION, Stage
+from rl_lab.rlhf.stage_inputs import Circumstances
+from rl_lab.rlhf.stages import GOES_ON, STAGES, Stage
 from rl_lab.run import Run
 from rl_lab.signals import Stopped, StopRequest
 from rl_lab.storage import ending_in_order, shortage
@@ -41,7 +33,9 @@ class StageRecipe(Section):
     seed: int
     """The experiment's."""
     inputs: str
-    """Hash of everything its result follows from."""
+    """Hash of everything its result follows from (rl_lab.rlhf.stage_inputs)."""
+    made_with: Circumstances
+    """Threads, device and versions when it was begun; they are part of the hash."""
     settings: dict[str, Any]
     """Its section of the experiment's recipe."""
 
@@ -63,7 +57,6 @@ def train(run: Run, recipe: LanguageRecipe, stop: StopRequest, *, fresh: bool = 
         threads.pin(recipe.threads)
         torch.set_num_threads(recipe.threads)
         device = device_of(recipe)
-        inputs = hashes(recipe, device)
         with MetricLog(run.metrics_file) as log:
             run.start(len(recipe.stages), 0, None)
             run.update_status(unit="stages")
@@ -71,9 +64,10 @@ def train(run: Run, recipe: LanguageRecipe, stop: StopRequest, *, fresh: bool = 
             if short_of:
                 log.remark(0, short_of)
             try:
+                work = Work(run, recipe, device, log, stop, fresh)
                 for number, name in enumerate(recipe.stages):
                     run.update_status(stage=name, step=number)
-                    _one_stage(name, number, run, recipe, inputs[name], device, log, stop, fresh)
+                    work.finish(number, name)
             except Stopped as why:
                 _end(run, log, "stopped", str(why))
                 return "stopped"
@@ -90,44 +84,77 @@ def train(run: Run, recipe: LanguageRecipe, stop: StopRequest, *, fresh: bool = 
             return "finished"
 
 
-def _one_stage(
-    name: str,
-    number: int,
-    run: Run,
-    recipe: LanguageRecipe,
-    inputs: str,
-    device: str,
-    log: MetricLog,
-    stop: StopRequest,
-    fresh: bool,
-) -> None:
-    """Have one stage finished: here already, from the cache, or by running it."""
-    stage = Run(run.path / name)
-    if stage.path.exists() and not stage.recipe_file.exists():
-        with writing(stage.path):
-            shutil.rmtree(stage.path)  # it was killed while it was being made
-    if stage.recipe_file.exists():
-        if _inputs_of(stage) != inputs:
-            raise UserError(
-                f"what stage {name!r} of {run.name} was made from has changed since (a file, the "
-                "number of threads or the device); start a new experiment"
-            )
-        if stage.status["state"] == "finished":
-            log.event(number, "stage", f"{name}: finished before")
+class Work:
+    """The stages of one experiment, finished one after the other."""
+
+    def __init__(
+        self,
+        run: Run,
+        recipe: LanguageRecipe,
+        device: str,
+        log: MetricLog,
+        stop: StopRequest,
+        fresh: bool,
+    ) -> None:
+        self.run, self.recipe, self.device = run, recipe, device
+        self.log, self.stop, self.fresh = log, stop, fresh
+        self.now = stage_inputs.circumstances(recipe, device)
+        self.inputs = stage_inputs.hashes(recipe, self.now)
+        self.of_one_piece = True
+        """Whether the stages so far were made under the circumstances of now, and may be shared."""
+
+    def finish(self, number: int, name: str) -> None:
+        """Have one stage finished: here already, from the cache, or by running it."""
+        stage = Run(self.run.path / name)
+        shared = self.of_one_piece and not self.fresh
+        if stage.path.exists() and not stage.recipe_file.exists():
+            with writing(stage.path):
+                shutil.rmtree(stage.path)  # it was killed while it was being made
+        if stage.recipe_file.exists():
+            self._look_at_inputs(number, name, stage)
+            if stage.status["state"] == "finished":
+                self.log.event(number, "stage", f"{name}: finished before")
+                return
+        elif shared and stage_cache.take(name, self.inputs[name], stage):
+            said = f"{name}: reused, an experiment with the same inputs ran it"
+            self.log.event(number, "stage", said)
             return
-    elif not fresh and _take(name, inputs, stage):
-        log.event(number, "stage", f"{name}: reused, an experiment with the same inputs ran it")
-        return
-    else:
-        content = StageRecipe(
-            stage=name, seed=recipe.seed, inputs=inputs, settings=_plain(getattr(recipe, name))
-        )
-        Run.create(name, content, [], recipe.seed, recipe.threads, parent=run.path)
-    log.event(number, "stage", f"{name}: started")
-    _run_stage(name, stage, run, recipe, device, stop)
-    shutil.rmtree(stage.checkpoints, ignore_errors=True)
-    _keep(name, inputs, stage, fresh)
-    log.event(number, "stage", f"{name}: finished")
+        else:
+            recipe = StageRecipe(
+                stage=name,
+                seed=self.recipe.seed,
+                inputs=self.inputs[name],
+                made_with=self.now,
+                settings=stage_inputs.plain(getattr(self.recipe, name)),
+            )
+            seed, threads = self.recipe.seed, self.recipe.threads
+            Run.create(name, recipe, [], seed, threads, parent=self.run.path)
+        self.log.event(number, "stage", f"{name}: started")
+        _run_stage(name, stage, self.run, self.recipe, self.device, self.stop)
+        shutil.rmtree(stage.checkpoints, ignore_errors=True)
+        if self.of_one_piece:
+            stage_cache.keep(name, self.inputs[name], stage, self.fresh)
+        self.log.event(number, "stage", f"{name}: finished")
+
+    def _look_at_inputs(self, number: int, name: str, stage: Run) -> None:
+        """Say where a stage was begun under other circumstances.
+
+        Raises:
+            UserError: what it was made from has changed.
+        """
+        written = recipes.read(str(stage.recipe_file))[2]
+        if written.get("inputs") == self.inputs[name]:
+            return
+        then: Circumstances = written.get("made_with") or {}
+        known = then.keys() == self.now.keys()
+        if not known or stage_inputs.hashes(self.recipe, then)[name] != written.get("inputs"):
+            raise UserError(
+                f"what stage {name!r} of {self.run.name} was made from has changed since (a file, "
+                "or its recipe); start a new experiment"
+            )
+        self.of_one_piece = False
+        for sentence in differences(then, self.now):
+            self.log.remark(number, f"{name}: {sentence}")
 
 
 def _run_stage(
@@ -199,133 +226,3 @@ def device_of(recipe: LanguageRecipe) -> str:
     if not available[recipe.device]:
         raise UserError(f"device = {recipe.device!r}: torch finds none here; use auto or cpu")
     return recipe.device
-
-
-# --- what a result follows from ------------------------------------------------------------------
-
-
-def hashes(recipe: LanguageRecipe, device: str) -> dict[str, str]:
-    """Hash of the inputs of each stage of the recipe."""
-    found: dict[str, str] = {}
-    for name in recipe.stages:
-        section = getattr(recipe, name)
-        settings = _settings_that_count(name, section)
-        own_seed = name in ("data", "judges") or getattr(section, "seed", None) is not None
-        content = {
-            "stage": name,
-            "version": VERSION[name],
-            "settings": settings,
-            "files": {text: _hash_of_file(text) for text in sorted(set(_texts_in(settings)))},
-            "seed": None if own_seed else recipe.seed,
-            "threads": recipe.threads,
-            "device": device,
-            "versions": {name: version(name) for name in ("rl-lab", "torch", "transformers")},
-            "stands_on": {need: found[need] for need in NEEDS[name] if need in found},
-        }
-        if name == "data":  # the same whatever computes it
-            content |= {"threads": None, "device": None, "versions": None}
-        found[name] = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-    return found
-
-
-def _settings_that_count(name: str, section: Any) -> Any:
-    """A stage's settings as plain data, without those that do not change what it makes."""
-    settings = _plain(section)
-    if name in GOES_ON:
-        del settings["checkpoint_every"]
-    if name == "ppo":
-        settings["checkpoint_every"] = 2  # what results made before it was left out are filed under
-        if section.health == Health():  # what finished with it has met no NaN
-            del settings["health"]
-    return settings
-
-
-def _plain(section: Any) -> Any:
-    """A section, or a dict of sections, as plain data."""
-    if isinstance(section, BaseModel):
-        return section.model_dump(mode="json")
-    return {name: _plain(inner) for name, inner in section.items()}
-
-
-def _texts_in(settings: Any) -> Iterator[str]:
-    """Every text in plain settings that may be the name of a file or directory."""
-    if isinstance(settings, str):
-        yield settings.rpartition(".py:")[0] + ".py" if ".py:" in settings else settings
-    elif isinstance(settings, dict | list):
-        for inner in settings.values() if isinstance(settings, dict) else settings:
-            yield from _texts_in(inner)
-
-
-def _hash_of_file(text: str) -> str | None:
-    """SHA-256 of the file, or of all files of the model's directory, of that name; else None."""
-    path = Path(text)
-    try:
-        model = path.is_dir() and (path / "config.json").is_file()
-        files = sorted(path.rglob("*")) if model else [path]
-        digest = hashlib.sha256()
-        for file in files:
-            if file.is_file():
-                digest.update(str(file.relative_to(path) if path.is_dir() else "").encode())
-                with file.open("rb") as content:
-                    digest.update(hashlib.file_digest(content, "sha256").digest())
-    except OSError:
-        return None
-    return digest.hexdigest() if any(file.is_file() for file in files) else None
-
-
-def _inputs_of(stage: Run) -> Any:
-    """The hash a stage was begun with."""
-    return recipes.read(str(stage.recipe_file))[2].get("inputs")
-
-
-# --- the cache -----------------------------------------------------------------------------------
-
-
-def _cached(name: str, inputs: str) -> Path:
-    return cache_directory() / "stages" / f"{name}-{inputs[:32]}"
-
-
-def _take(name: str, inputs: str, stage: Run) -> bool:
-    """Put a finished stage from the cache into the experiment; return whether there was one."""
-    cached = Run(_cached(name, inputs))
-    if not cached.recipe_file.is_file() or cached.status["state"] != "finished":
-        return False
-    try:
-        _copy(cached.path, stage.path)
-    except OSError:  # it is being replaced, or there is no room: the stage is run instead
-        return False
-    stage.update_status(reused=True)
-    return True
-
-
-def _keep(name: str, inputs: str, stage: Run, fresh: bool) -> None:
-    """Put a finished stage into the cache, unless it is there; without room for it, do without."""
-    cached = _cached(name, inputs)
-    with contextlib.suppress(OSError):
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        if fresh and cached.exists():
-            shutil.rmtree(cached)
-        if not cached.exists():
-            _copy(stage.path, cached)
-
-
-NOT_COPIED = {"checkpoints", "best", "lock", "console.log"}
-"""What a finished stage has no more use for."""
-
-
-def _copy(source: Path, target: Path) -> None:
-    """Copy a stage, whole or not at all.
-
-    Raises:
-        OSError: there is no room, or the target is there already.
-    """
-
-    def unneeded(directory: str, names: list[str]) -> set[str]:
-        return NOT_COPIED & set(names) if Path(directory) == source else set()
-
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
-    try:
-        shutil.copytree(source, temporary / "whole", ignore=unneeded)
-        (temporary / "whole").rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -11,12 +11,14 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rl_lab import checkpoint
+from rl_lab import checkpoint, language_vitals
+from rl_lab.health import Alerts
 from rl_lab.metrics import MetricLog
 from rl_lab.phases import PhaseClock
 from rl_lab.rlhf import not_finite, ppo_math, ppo_state
@@ -104,6 +106,7 @@ def train_ppo(  # noqa: PLR0915 -- a run reads top to bottom
     run.start(ppo.updates, progress.update, progress.best)
     run.update_status(unit="updates")
     clock = PhaseClock("update")
+    alerts = Alerts(log, partial(language_vitals.alerts, kl=ppo.kl.model_dump()))
     if progress.best is None:
         _look(look, policy, start, progress, ppo, run, log, clock)
     if ppo.health.on_nan == "rollback" and not checkpoint.steps(run.checkpoints):
@@ -179,6 +182,7 @@ def train_ppo(  # noqa: PLR0915 -- a run reads top to bottom
             numbers["rollout/tokens_per_second"] = tokens_per_second
             phases = {f"phase/{name}": seconds for name, seconds in clock.totals().items()}
             log.log(progress.update, numbers | phases)
+            alerts.look(progress.update)
         last = progress.update == ppo.updates
         if progress.update % ppo.looks.every == 0 or last:
             _look(look, policy, start, progress, ppo, run, log, clock)

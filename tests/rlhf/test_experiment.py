@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from rl_lab import recipes
-from rl_lab.rlhf import experiment
-from rl_lab.rlhf.experiment import hashes
+from rl_lab.rlhf import experiment, stage_cache, stage_inputs
 from rl_lab.rlhf.recipe import LanguageRecipe
+from rl_lab.rlhf.stage_inputs import hashes
 from rl_lab.run import Run
+from rl_lab.signals import StopRequest
 
 Lab = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -211,23 +213,28 @@ def test_killed_in_pretrain_and_again_in_reward_it_ends_in_the_same_bits(
         assert (killed.path / file).read_bytes() == (runs_directory / "through" / file).read_bytes()
 
 
+UNDER = {
+    "threads": 2, "device": "cpu",
+    "versions": dict.fromkeys(("rl-lab", "torch", "transformers"), "1"),
+}  # fmt: skip
+
+
 def test_how_often_it_saves_changes_no_hash() -> None:
-    before = hashes(recipes.load(LanguageRecipe, "movie-reviews"), "cpu")
+    before = hashes(recipes.load(LanguageRecipe, "movie-reviews"), UNDER)
     changes: dict[str, Any] = {
         f"{stage}.checkpoint_every": 7 for stage in ("pretrain", "reward", "ppo")
     }
-    assert hashes(recipes.load(LanguageRecipe, "movie-reviews", changes), "cpu") == before
-    other = hashes(recipes.load(LanguageRecipe, "movie-reviews", {"pretrain.steps": 7}), "cpu")
+    assert hashes(recipes.load(LanguageRecipe, "movie-reviews", changes), UNDER) == before
+    other = hashes(recipes.load(LanguageRecipe, "movie-reviews", {"pretrain.steps": 7}), UNDER)
     assert other["ppo"] != before["ppo"]
 
 
-def test_stages_that_ran_before_are_still_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stages_that_ran_before_are_still_found() -> None:
     """A new setting that changes no result must not make every user compute everything again.
 
     Where results do change, by the recipe or by VERSION, so do these.
     """
-    monkeypatch.setattr(experiment, "version", lambda package: "1")
-    found = hashes(recipes.load(LanguageRecipe, "movie-reviews"), "cpu")
+    found = hashes(recipes.load(LanguageRecipe, "movie-reviews"), UNDER)
     assert {name: inputs[:16] for name, inputs in found.items()} == {
         "data": "c176e9cf80972d6f",
         "pretrain": "295b8c3be9b0d9d8",
@@ -268,3 +275,31 @@ def test_wrong_input_is_one_sentence(
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+
+
+def test_under_another_version_it_goes_on_and_says_so(
+    folder: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(folder)
+    changes = {"judges": None, "ppo": None, "evaluate": None}
+    recipe = recipes.load(LanguageRecipe, "mine.yaml", changes)
+    run = Run.create("versions", recipe, [], recipe.seed, recipe.threads)
+    with StopRequest() as stop:
+        keep = stage_cache.keep
+
+        def keep_and_stop(name: str, *arguments: Any) -> None:
+            keep(name, *arguments)
+            if name == "pretrain":
+                stop.signal = signal.SIGTERM
+
+        monkeypatch.setattr(stage_cache, "keep", keep_and_stop)
+        assert experiment.train(run, recipe, stop) == "stopped"
+    monkeypatch.setattr(stage_inputs, "version", lambda package: "0.0")
+    with StopRequest() as stop:
+        assert experiment.train(run, recipe, stop) == "finished"
+    said = capsys.readouterr().err
+    assert "note: pretrain: it goes on with" in said
+    assert f"torch 0.0 (was {torch.__version__.partition('+')[0]}" in said
+    kept = {path.name.partition("-")[0] for path in (own_cache / "stages").iterdir()}
+    assert kept == {"data", "pretrain"}  # what stands on both versions is nobody else's

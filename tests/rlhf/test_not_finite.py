@@ -12,9 +12,9 @@ from rl_lab import recipes
 from rl_lab.errors import UserError
 from rl_lab.health import Health
 from rl_lab.metrics import Record
-from rl_lab.rlhf.experiment import hashes
 from rl_lab.rlhf.recipe import LanguageRecipe
 from rl_lab.rlhf.rewards import Rewards, Term
+from rl_lab.rlhf.stage_inputs import circumstances, hashes
 from tests.rlhf.conftest import Tiny, share_of_a
 from tests.rlhf.interruptions import Killed, events, kill_after_snapshot, timeless
 from tests.rlhf.test_train_ppo import course, newest, trained
@@ -176,7 +176,8 @@ def test_a_model_that_says_nan_is_named(tiny: Tiny, monkeypatch: pytest.MonkeyPa
 
 def test_only_another_policy_than_the_default_is_in_the_hash() -> None:
     def of(**changes: Any) -> dict[str, str]:
-        return hashes(recipes.load(LanguageRecipe, "movie-reviews", changes), "cpu")
+        recipe = recipes.load(LanguageRecipe, "movie-reviews", changes)
+        return hashes(recipe, circumstances(recipe, "cpu"))
 
     assert of() == of(**{"ppo.health": {"on_nan": "stop"}})
     assert of()["ppo"] != of(**{"ppo.health.on_nan": "skip"})["ppo"]
