@@ -17,6 +17,7 @@ A resumed run continues from a checkpoint, so it writes again the lines after it
 import contextlib
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -35,6 +36,7 @@ class MetricLog:
     """Appends to one metrics.jsonl, and hands each line's numbers to the sinks as well."""
 
     def __init__(self, path: Path, sinks: tuple[Sink, ...] = ()) -> None:
+        self.path = path
         with writing(path):
             _cut_partial_line(path)
             self._file = path.open("ab", buffering=0)
@@ -42,7 +44,7 @@ class MetricLog:
         self._wall_before = earlier[-1]["wall"] if earlier else 0.0
         self._started = time.perf_counter()
         self._sinks = sinks
-        self._path = path
+        self._lock = threading.Lock()  # a watchdog writes too
 
     @property
     def wall(self) -> float:
@@ -79,8 +81,8 @@ class MetricLog:
             StorageError: none could be written.
         """
         text = json.dumps(finite(record), ensure_ascii=False, allow_nan=False) + "\n"
-        line, end = text.encode(), self._file.tell()
-        with writing(self._path):
+        with self._lock, writing(self.path):
+            line, end = text.encode(), self._file.tell()
             try:
                 while line:  # a disk that is nearly full takes a part first
                     line = line[self._file.write(line) :]

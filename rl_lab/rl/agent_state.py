@@ -1,7 +1,8 @@
 """An agent to and from a snapshot. No pickle is written or read.
 
 `playable` has what acting needs: the policy's tensors and the statistics that normalise
-observations. `resumable` adds what learning on needs: optimisers, counters and replay buffer.
+observations. `learnt` adds optimisers, counters and replay buffer. `resumable` adds the moment it
+was taken at (`rl_lab.rl.moment`), without which learning on would not come to the same bits.
 """
 
 import warnings
@@ -23,6 +24,7 @@ from stable_baselines3.her import HerReplayBuffer
 
 from rl_lab.checkpoint import Snapshot, flatten, unflatten
 from rl_lab.errors import UserError
+from rl_lab.rl import moment
 
 # Counters SB3 keeps outside its networks, optimisers and buffers.
 COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_n_calls")
@@ -41,7 +43,14 @@ def playable(model: BaseAlgorithm) -> Snapshot:
 
 
 def resumable(model: BaseAlgorithm, with_replay_buffer: bool) -> Snapshot:
-    """What is needed to learn on: `playable`, optimisers, counters, replay buffer."""
+    """What is needed to learn on to the same bits: `learnt`, and the moment it is taken at."""
+    snapshot = learnt(model, with_replay_buffer)
+    moment.add_to(snapshot, model)
+    return snapshot
+
+
+def learnt(model: BaseAlgorithm, with_replay_buffer: bool) -> Snapshot:
+    """All that came of learning: `playable`, optimisers, counters, replay buffer."""
     snapshot = playable(model)
     names, variables = model._get_torch_save_params()
     for name in names:
@@ -61,7 +70,8 @@ def resumable(model: BaseAlgorithm, with_replay_buffer: bool) -> Snapshot:
     }  # fmt: skip
     buffer = getattr(model, "replay_buffer", None)
     if with_replay_buffer and buffer is not None:
-        filled = buffer.buffer_size if buffer.full else buffer.pos
+        # One more than is filled: where memory is saved, the last next observation is kept there.
+        filled = buffer.buffer_size if buffer.full else buffer.pos + 1
         snapshot.arrays["replay_buffer"] = {
             name: array[:filled] for name, array in _buffer_arrays(buffer)
         }
@@ -119,7 +129,6 @@ def restore(model: BaseAlgorithm, snapshot: Snapshot) -> None:
 
 
 def _restore_replay_buffer(buffer: ReplayBuffer, snapshot: Snapshot) -> None:
-    """Fill a buffer as it was, its unfinished episodes cut off: the environments start new ones."""
     stored, state = snapshot.arrays["replay_buffer"], snapshot.state["replay_buffer"]
     for name, array in _buffer_arrays(buffer):
         rows = stored[name]
@@ -127,11 +136,19 @@ def _restore_replay_buffer(buffer: ReplayBuffer, snapshot: Snapshot) -> None:
     buffer.pos, buffer.full = state["pos"], state["full"]
     if isinstance(buffer, HerReplayBuffer):
         buffer._current_ep_start = np.array(state["episode_starts"], dtype=np.int64)
+
+
+def cut_unfinished_episodes(model: BaseAlgorithm) -> None:
+    """Mark where the replay buffer's last episodes break off: the environments start new ones."""
+    buffer = getattr(model, "replay_buffer", None)
+    if isinstance(buffer, HerReplayBuffer):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its remark that it does so
             buffer.truncate_last_trajectory()
     elif isinstance(buffer, NStepReplayBuffer):  # no n-step return may reach across the gap
         buffer.timeouts[buffer.pos - 1] = 1.0
+        buffer.dones[buffer.pos - 1] = 1.0
+    elif buffer is not None and buffer.optimize_memory_usage:  # nor a next observation
         buffer.dones[buffer.pos - 1] = 1.0
 
 

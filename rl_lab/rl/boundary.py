@@ -14,15 +14,17 @@ from typing import Any
 from sb3_contrib import ARS, TRPO
 from stable_baselines3.common.callbacks import BaseCallback
 
-from rl_lab import checkpoint
+from rl_lab import checkpoint, vitals
 from rl_lab.checkpoint import Snapshot
 from rl_lab.files import StorageError
+from rl_lab.health import Alerts
 from rl_lab.metrics import MetricLog
 from rl_lab.phases import PhaseClock
-from rl_lab.rl import agent_state, seeding
-from rl_lab.rl.environments import NonFiniteError
+from rl_lab.provenance import made_with
+from rl_lab.rl import agent_state, moment, seeding
 from rl_lab.rl.evaluate import evaluate, summary
 from rl_lab.rl.recipe import AgentRecipe
+from rl_lab.rl.watched_vec_env import NonFiniteError, watched
 from rl_lab.run import Run
 from rl_lab.seeding import stream
 from rl_lab.signals import StopRequest
@@ -39,6 +41,12 @@ class Progress:
     """`return` and `step` of the best evaluation so far."""
     solved_in_a_row: int = 0
     evaluated_at: int = -1
+    rollbacks: int = 0
+    """Times that it went back to a snapshot for a NaN."""
+    skipped: int = 0
+    """Times that something was left out for a NaN."""
+    restarted: int = 0
+    """Copies of the environment that failed and were replaced."""
 
 
 class StopLearning(Exception):
@@ -60,7 +68,19 @@ class AtUpdateBoundary(BaseCallback):
         clock: PhaseClock,
         progress: Progress,
         stop: StopRequest,
+        resumed: Snapshot | None,
     ) -> None:
+        """Keep what the boundaries need.
+
+        Args:
+            run: the run's directory.
+            recipe: its recipe.
+            log: takes numbers and events.
+            clock: told what the time is spent on.
+            progress: kept up to date.
+            stop: asked at each boundary.
+            resumed: whose moment the first boundary is, where training goes on to the same bits.
+        """
         super().__init__()
         self.run = run
         self.recipe = recipe
@@ -68,6 +88,8 @@ class AtUpdateBoundary(BaseCallback):
         self.clock = clock
         self.progress = progress
         self.stop = stop
+        self._resumed = resumed
+        self._alerts = Alerts(log, vitals.alerts)
         self._last_boundary: int | None = None
         self._heartbeat = 0.0
         self._not_saved = 0
@@ -75,6 +97,9 @@ class AtUpdateBoundary(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         self.clock.enter("lab")
+        if self._resumed is not None:
+            moment.put_back(self.model, self._resumed)
+            self._resumed = None
         step = self.model.num_timesteps
         if self._due(self.recipe.logging.every, step) and step > 0:
             self.dump()
@@ -108,7 +133,7 @@ class AtUpdateBoundary(BaseCallback):
     def _due(self, every: int, step: int) -> bool:
         """Whether a multiple of `every` lies between the last boundary and this one."""
         if self._last_boundary is None:  # the first boundary: of a new run, or of a resumed one
-            return step == 0
+            return self.progress.evaluated_at < step == 0
         return step // every > self._last_boundary // every
 
     # --- what may be due -------------------------------------------------------------------------
@@ -120,6 +145,7 @@ class AtUpdateBoundary(BaseCallback):
         if isinstance(self.model, TRPO):
             self._check_objective()
         self.model.dump_logs()
+        self._alerts.look(self.model.num_timesteps)
 
     def _check_objective(self) -> None:
         """TRPO steps without an optimiser, and would take a NaN for a step that failed."""
@@ -159,7 +185,11 @@ class AtUpdateBoundary(BaseCallback):
     def save_checkpoint(self) -> None:
         """Write a snapshot to resume from."""
         snapshot = agent_state.resumable(self.model, self.recipe.checkpoints.replay_buffer)
+        environment = watched(self.model)
+        self.progress.skipped = environment.skipped
+        self.progress.restarted = environment.restarted
         snapshot.state["progress"] = asdict(self.progress)
+        snapshot.state["made_with"] = made_with(self.model.device.type)
         if not self._saved(self.run.checkpoints, snapshot):
             return
         kept = checkpoint.steps(self.run.checkpoints)[-self.recipe.checkpoints.keep :]

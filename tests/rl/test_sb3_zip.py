@@ -195,7 +195,7 @@ def test_a_plain_sb3_agent_becomes_a_run(
     snapshot, _ = checkpoint.latest(run.checkpoints)
     assert snapshot is not None
     agent_state.restore(restored, snapshot)
-    mine, other = agent_state.resumable(restored, False), agent_state.resumable(theirs, False)
+    mine, other = agent_state.learnt(restored, False), agent_state.learnt(theirs, False)
     assert set(mine.tensors) == set(other.tensors)
     for group, tensors in other.tensors.items():
         for key, tensor in tensors.items():
