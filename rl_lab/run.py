@@ -196,11 +196,10 @@ class Run:
 
         Raises:
             UserError: another process holds it, or the file system has no locks.
+            StorageError: the run cannot be written.
         """
-        try:
+        with writing(self._lock_file):
             file = self._lock_file.open("ab", buffering=0)
-        except OSError as error:
-            raise UserError(f"cannot write to run {self.path}: {error.strerror}") from None
         with file:
             # Whoever asks for the state holds the lock for a moment, so one refusal says little.
             for _ in range(20):

@@ -16,7 +16,8 @@ from rl_lab.errors import UserError
 from rl_lab.run import Run
 from tests.conftest import Lab
 
-COMMANDS = ["train", "evaluate", "runs", "recipes", "watch", "play", "report", "doctor"]
+COMMANDS = ["train", "evaluate", "runs", "recipes", "watch", "play", "report", "export",
+            "import", "doctor"]  # fmt: skip
 
 
 def run(capsys: pytest.CaptureFixture[str], *tokens: str) -> tuple[int, str, str]:

@@ -1,5 +1,6 @@
 """Run directories: names, status, the lock, and telling a dead run from a living one."""
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -7,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -111,16 +112,20 @@ def test_a_status_is_never_seen_half_written(
     assert len(seen) > 1
 
 
-def started(*arguments: str, run: Run) -> "subprocess.Popen[bytes]":
-    """`rl-lab` in a process of its own, returned when it trains the run."""
+@contextlib.contextmanager
+def started(*arguments: str, run: Run) -> Iterator["subprocess.Popen[bytes]"]:
+    """`rl-lab` in a process of its own, given when it trains the run, and gone afterwards."""
     command = [sys.executable, "-P", "-m", "rl_lab.cli", *arguments, "--quiet"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    until = time.monotonic() + 120
-    while run.status.get("pid") != process.pid:
-        assert process.poll() is None
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    return process
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        try:
+            until = time.monotonic() + 120
+            while run.status.get("pid") != process.pid:
+                assert process.poll() is None
+                assert time.monotonic() < until
+                time.sleep(0.02)
+            yield process
+        finally:
+            process.kill()
 
 
 def check_one_trainer_at_a_time(
@@ -136,7 +141,8 @@ def check_one_trainer_at_a_time(
         with pytest.raises(SystemExit):
             main(["runs"])
         assert "running" in capsys.readouterr().out
-        first.send_signal(signal.SIGKILL)
+        first.kill()
+        first.wait()
     assert run.state == "died"
     with started("train", "--resume", run.name, run=run) as resumed:
         assert run.state == "running"

@@ -1,8 +1,8 @@
 """An agent to and from a snapshot. No pickle is written or read.
 
 `playable` has what acting needs: the policy's tensors and the statistics that normalise
-observations. `resumable` adds what learning on needs: optimisers, counters and replay buffer, and
-the moment it was taken at (`rl_lab.rl.moment`), without which the bits would not be the same.
+observations. `learnt` adds optimisers, counters and replay buffer. `resumable` adds the moment it
+was taken at (`rl_lab.rl.moment`), without which learning on would not come to the same bits.
 """
 
 import warnings
@@ -43,7 +43,14 @@ def playable(model: BaseAlgorithm) -> Snapshot:
 
 
 def resumable(model: BaseAlgorithm, with_replay_buffer: bool) -> Snapshot:
-    """What is needed to learn on: `playable`, optimisers, counters, replay buffer, the moment."""
+    """What is needed to learn on to the same bits: `learnt`, and the moment it is taken at."""
+    snapshot = learnt(model, with_replay_buffer)
+    moment.add_to(snapshot, model)
+    return snapshot
+
+
+def learnt(model: BaseAlgorithm, with_replay_buffer: bool) -> Snapshot:
+    """All that came of learning: `playable`, optimisers, counters, replay buffer."""
     snapshot = playable(model)
     names, variables = model._get_torch_save_params()
     for name in names:
@@ -72,7 +79,6 @@ def resumable(model: BaseAlgorithm, with_replay_buffer: bool) -> Snapshot:
         if isinstance(buffer, HerReplayBuffer):
             starts = [int(start) for start in buffer._current_ep_start]
             snapshot.state["replay_buffer"]["episode_starts"] = starts
-    moment.add_to(snapshot, model)
     return snapshot
 
 

@@ -63,7 +63,7 @@ def import_zip(
     run = Run.create(name, recipe, command, recipe.seed, recipe.threads)
     try:
         with run.lock(), MetricLog(run.metrics_file) as log:
-            snapshot = agent_state.resumable(model, with_replay_buffer=False)
+            snapshot = agent_state.learnt(model, with_replay_buffer=False)
             snapshot.state["progress"] = asdict(Progress())
             checkpoint.save(run.checkpoints, snapshot)
             checkpoint.save(run.best, agent_state.playable(model))

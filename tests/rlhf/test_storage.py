@@ -1,13 +1,14 @@
 """A full disk under an experiment with language models: one sentence, and it goes on."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rl_lab import checkpoint, recipes
 from rl_lab.cli import main
 from rl_lab.files import StorageError
-from rl_lab.rlhf import space
+from rl_lab.rlhf import language_model, space
 from rl_lab.rlhf.recipe import LanguageRecipe
 from rl_lab.run import Run
 from tests.full_disk import full_for, leftovers, limited, needs_proc
@@ -80,6 +81,28 @@ def test_whatever_cannot_be_written_is_one_sentence(
     assert "No space left on device" in sentence
     assert what.rpartition("/.")[2] in sentence
     assert leftovers(runs_directory) == []
+
+
+@needs_proc
+def test_what_went_wrong_first_is_said_where_nothing_can_be_written_any_more(
+    folder: Path, runs_directory: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    full: list[str] = []
+    real = language_model.save
+
+    def save(*arguments: Any) -> None:
+        full.append(str(runs_directory))
+        real(*arguments)
+
+    monkeypatch.setattr(language_model, "save", save)
+    full_for(full, monkeypatch)
+    with pytest.raises(SystemExit) as end:
+        main(["train", "mine.yaml", "--name", "x", "--quiet"])
+    assert end.value.code == 1
+    (sentence,) = capsys.readouterr().err.splitlines()
+    assert "pretrain/model: No space left on device" in sentence
+    assert Run(runs_directory / "x").state == "died"  # its status could not be written
 
 
 @needs_proc
