@@ -27,7 +27,7 @@ from typing import Any
 
 from rl_lab import recipes
 from rl_lab.errors import UserError, nearest
-from rl_lab.files import write_atomically, write_json
+from rl_lab.files import is_file, write_atomically, write_json
 from rl_lab.provenance import provenance
 
 STATES = ("created", "running", "finished", "stopped", "failed", "died")
@@ -103,7 +103,7 @@ class Run:
             UserError: there is none.
         """
         for path in (Path(name), runs_directory() / name):
-            if (path / "recipe.yaml").is_file():
+            if is_file(path / "recipe.yaml"):
                 return cls(path)
         hint = nearest(Path(name).name, [run.name for run in all_runs()])
         raise UserError(
@@ -226,8 +226,14 @@ def check_name(name: str) -> None:
     """Refuse a run name that is no plain directory name.
 
     Raises:
-        UserError: it is empty, too long, hidden, or holds anything but letters, digits, `._-`.
+        UserError: it is empty, too long, hidden, or holds anything but letters, digits, `._-`; it
+            ends in a dot, or is a device's on Windows, where the directory could not be copied.
     """
+    if name.endswith(".") or re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name):
+        raise UserError(
+            f"run name {name!r} cannot be used: Windows knows no directory of that name; "
+            "choose another"
+        )
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
         raise UserError(
             f"run name {name!r} cannot be used: 1 to 100 letters, digits, '.', '_' or '-', "
