@@ -13,6 +13,7 @@ process killed half way leaves no directory that looks like a snapshot.
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Collection, Mapping
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rl_lab.arrays import load_npz
 from rl_lab.files import sync_directory, write_json
 
 if TYPE_CHECKING:
@@ -104,7 +106,8 @@ def directories(parent: Path) -> list[Path]:
     """The snapshot directories in `parent`, oldest step first."""
     if not parent.is_dir():
         return []
-    return sorted(path for path in parent.iterdir() if path.is_dir() and path.name.isdigit())
+    named = [path for path in parent.iterdir() if re.fullmatch("[0-9]+", path.name)]
+    return sorted(path for path in named if path.is_dir())
 
 
 def load(path: Path) -> Snapshot:
@@ -113,6 +116,7 @@ def load(path: Path) -> Snapshot:
     Raises:
         CheckpointError: a file is missing, damaged or not listed.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     manifest = verify(path)
@@ -124,12 +128,13 @@ def load(path: Path) -> Snapshot:
                 case ".safetensors":
                     snapshot.tensors[file.stem] = load_file(file)
                 case ".npz":
-                    with np.load(file, allow_pickle=False) as arrays:
-                        snapshot.arrays[file.stem] = dict(arrays)
+                    snapshot.arrays[file.stem] = load_npz(file)
                 case ".json":
                     snapshot.state[file.stem] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:  # the run that owns it has just replaced it
         raise CheckpointError(f"{path}: it was removed while it was read") from None
+    except (ValueError, RecursionError, SafetensorError) as error:  # its hash may be right
+        raise CheckpointError(f"{path}: {name} cannot be read: {error}") from None
     return snapshot
 
 
@@ -144,11 +149,11 @@ def verify(path: Path) -> dict[str, Any]:
         hashes = manifest["sha256"]
         if not isinstance(manifest["step"], int) or not isinstance(hashes, dict):
             raise TypeError
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise CheckpointError(f"{path}: {MANIFEST} is missing or unreadable") from None
     for name, expected in hashes.items():
         file = path / name
-        if Path(name).name != name or file.is_symlink():
+        if not re.fullmatch(r"[\w.-]{1,200}", name) or name == ".." or file.is_symlink():
             raise CheckpointError(f"{path}: {name!r} lies outside the snapshot")
         if not file.is_file():
             raise CheckpointError(f"{path}: {name} is missing")

@@ -91,6 +91,7 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
 # Options of `rl-lab train` that somebody may misspell among the overrides.
 TRAIN_OPTIONS = (
     "seeds", "jobs", "name", "resume", "dry-run", "print-recipe", "json", "quiet", "fresh",
+    "trust",
 )  # fmt: skip
 
 

@@ -16,19 +16,49 @@ operating system releases with the process that held it, however that process en
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from rl_lab import recipes
 from rl_lab.errors import UserError, nearest
 from rl_lab.files import is_file, write_atomically, write_json
+from rl_lab.plain_json import read_object
 from rl_lab.provenance import provenance
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value < 2**63
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value < 2**63
+
+
+def _is_text_or_null(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_best(value: Any) -> bool:
+    numbers = [value.get(key) for key in ("return", "step")] if isinstance(value, dict) else [None]
+    return all(isinstance(number, int | float) for number in numbers)
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "state": _is_text, "stage": _is_text, "unit": _is_text, "host": _is_text,
+    "reason": _is_text_or_null, "step": _is_count, "budget": _is_count, "pid": _is_count,
+    "created": _is_time, "started": _is_time, "heartbeat": _is_time, "wall": _is_time,
+    "best": _is_best,
+}  # fmt: skip
+"""What each key of a status must be to be believed."""
 
 STATES = ("created", "running", "finished", "stopped", "failed", "died")
 
@@ -115,27 +145,21 @@ class Run:
     @property
     def status(self) -> dict[str, Any]:
         """The content of status.json: state, step, heartbeat (Unix time), best, reason, ..."""
-        status = _read_json(self.path / "status.json")
-        kinds: dict[str, Any] = {
-            "state": str,
-            "step": int,
-            "created": int | float,
-            "budget": int,
-            "best": dict,
+        status = read_object(self.path / "status.json")
+        sound = {
+            key: value for key, value in status.items() if key not in _KINDS or _KINDS[key](value)
         }
-        sound = {key: value for key, value in status.items()
-                 if key not in kinds or isinstance(value, kinds[key])}  # fmt: skip
         return {"state": "created", "step": 0, "created": 0.0} | sound
 
     @property
     def evaluations(self) -> dict[str, Any]:
         """What `rl-lab evaluate` measured so far, by model and way of acting."""
-        return _read_json(self.evaluation_file)
+        return read_object(self.evaluation_file)
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What made the run."""
-        return _read_json(self.path / "provenance.json")
+        return read_object(self.path / "provenance.json")
 
     def update_status(self, **changes: Any) -> None:
         """Change some keys of status.json; the heartbeat is set to now."""
@@ -211,15 +235,6 @@ class Run:
         except OSError:  # there is no lock, or it is not ours to read
             return False
         return False
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; empty if there is none, or no whole one."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def check_name(name: str) -> None:

@@ -14,6 +14,7 @@ from rl_lab.commands.language_result import show_result
 from rl_lab.errors import UserError
 from rl_lab.experiment_view import ExperimentView, view_of
 from rl_lab.files import write_json
+from rl_lab.rl.trust import grant
 from rl_lab.run import Run
 from rl_lab.statistics import Interval, mean_interval
 from rl_lab.text import inert_text, short
@@ -25,6 +26,7 @@ def evaluate(
     model: str = "best",
     sampled: Annotated[bool, Parameter(negative=())] = False,
     json: Annotated[bool, Parameter(negative=())] = False,
+    trust: Annotated[list[str] | None, Parameter(negative=())] = None,
 ) -> int:
     """Judge trained runs on fresh seeds, never those of training or of its evaluations.
 
@@ -45,7 +47,10 @@ def evaluate(
         Sample actions as in training, instead of greedy ones.
     json
         Print the results as JSON, and nothing else.
+    trust
+        A module that the environment's id may import (module:Id); importing it runs its code.
     """
+    grant(trust or [])
     if not runs:
         raise UserError("evaluate needs a run; `rl-lab runs` lists them")
     if not 1 <= episodes <= 100_000:

@@ -18,6 +18,7 @@ from rl_lab.commands.kinds import Kind, Recipe
 from rl_lab.errors import UserError
 from rl_lab.experiment_view import ExperimentView, view_of
 from rl_lab.metrics import read_metrics
+from rl_lab.rl.trust import grant, granted
 from rl_lab.run import Run, check_name, fresh_names
 from rl_lab.signals import StopRequest
 from rl_lab.text import inert, short
@@ -39,6 +40,7 @@ def train(
     json: Annotated[bool, Parameter(negative=())] = False,
     quiet: Annotated[bool, Parameter(negative=())] = False,
     fresh: Annotated[bool, Parameter(negative=())] = False,
+    trust: Annotated[list[str] | None, Parameter(negative=())] = None,
 ) -> int:
     """Train an agent, or take a language model through RLHF, from a recipe.
 
@@ -69,8 +71,11 @@ def train(
         Show no progress.
     fresh
         Run every stage of a language experiment, also those another experiment has finished.
+    trust
+        A module that the environment's id may import (module:Id); importing it runs its code.
     """
     quiet = quiet or json
+    grant(trust or [])
     if resume is not None:
         if recipe is not None or overrides or seeds or name:
             raise UserError(
@@ -171,7 +176,7 @@ def _train_here(
 
 def _train_side_by_side(runs: list[Run], jobs: int, quiet: bool, json: bool, fresh: bool) -> int:
     """Train each run in a process of its own."""
-    workers = Workers(runs, jobs, ["--fresh"] if fresh else [])
+    workers = Workers(runs, jobs, ["--fresh"] * fresh + [f"--trust={name}" for name in granted()])
     with StopRequest() as stop:
         asked = False
 

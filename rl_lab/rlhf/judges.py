@@ -16,6 +16,7 @@ from scipy.special import expit
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from rl_lab.arrays import load_npz
 from rl_lab.errors import UserError
 from rl_lab.files import write_json
 from rl_lab.metrics import MetricLog
@@ -77,10 +78,10 @@ class LinearJudge:
     def load(cls, directory: Path) -> "LinearJudge":
         """Read what `save` wrote."""
         words = json.loads((directory / "words.json").read_text(encoding="utf-8"))
-        with np.load(directory / "weights.npz", allow_pickle=False) as arrays:
-            vectorizer = TfidfVectorizer(vocabulary=words, dtype=np.float32, **FEATURES)
-            vectorizer.idf_ = arrays["idf"]
-            return cls(vectorizer, arrays["weights"], float(arrays["bias"]))
+        arrays = load_npz(directory / "weights.npz")
+        vectorizer = TfidfVectorizer(vocabulary=words, dtype=np.float32, **FEATURES)
+        vectorizer.idf_ = arrays["idf"]
+        return cls(vectorizer, arrays["weights"], float(arrays["bias"]))
 
 
 class Vader:

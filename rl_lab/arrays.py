@@ -1,0 +1,57 @@
+"""Named arrays from an .npz file that somebody else may have written.
+
+numpy alone would make room for whatever shape an array's header claims, and unpack whatever the
+archive holds. So the sizes that are claimed are compared with those that are there, first.
+"""
+
+import io
+import math
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+
+MOST_UNPACKED = 100_000_000
+"""Bytes that an archive smaller than this may hold when unpacked."""
+
+
+def load_npz(path: Path) -> dict[str, np.ndarray]:
+    """Read every array of an .npz file as `numpy.savez` writes them.
+
+    Raises:
+        ValueError: it is no such archive: damaged, of two members of one name, larger than it may
+            be, or with an array of Python objects, which only pickle could read.
+        OSError: it cannot be read.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            names = [member.filename for member in members]
+            if len(set(names)) < len(names):
+                raise ValueError("two members have one name")
+            unpacked = sum(member.file_size for member in members)
+            if unpacked > max(MOST_UNPACKED, path.stat().st_size):
+                raise ValueError(f"it would unpack to {unpacked:,} bytes")
+            return {
+                member.filename.removesuffix(".npy"): _array(archive, member) for member in members
+            }
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+        raise ValueError(f"it is no whole archive ({error})") from None
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """One array, its header believed only where it agrees with the bytes that follow."""
+    with archive.open(member) as file:
+        content = io.BytesIO(file.read(member.file_size))
+    if npy.read_magic(content) != (1, 0):
+        raise ValueError(f"{member.filename!r} is no array as numpy.savez writes it")
+    shape, _, dtype = npy.read_array_header_1_0(content)
+    if dtype.hasobject:
+        raise ValueError(f"{member.filename!r} holds Python objects, which are never read")
+    there = len(content.getbuffer()) - content.tell()
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != there:
+        raise ValueError(f"{member.filename!r} claims the shape {shape}, and has {there:,} bytes")
+    content.seek(0)
+    return npy.read_array(content, allow_pickle=False)
