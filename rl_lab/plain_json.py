@@ -28,6 +28,12 @@ def parse(text: str | bytes) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def is_shallow(value: Any, levels: int = DEEPEST) -> bool:
+    """Whether lists and objects are within one another no deeper than `levels`."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return levels >= 0 and all(is_shallow(item, levels - 1) for item in inner)
+
+
 def _plain(value: Any, levels: int) -> Any:
     if levels < 0:
         raise ValueError("nested too deeply")

@@ -82,8 +82,8 @@ def files_of(value: st.SearchStrategy[Any]) -> st.SearchStrategy[bytes]:
 
 def recipe_texts() -> st.SearchStrategy[str]:
     """YAML of sections with known keys and wild values; built-in recipes with a wild splice."""
-    keys = [key for kind in (AgentRecipe, LanguageRecipe) for key, _ in recipes.fields(kind)]
-    keys = sorted({part for key in keys for part in key.split(".")})
+    dotted = [key for kind in (AgentRecipe, LanguageRecipe) for key, _ in recipes.fields(kind)]
+    keys = sorted({part for key in dotted for part in key.split(".")})
     written = objects_of(keys).map(lambda value: yaml.dump(value, allow_unicode=True))
     sources = [path.read_text() for path in sorted(recipes.BUILT_IN.glob("*.yaml"))]
     marks = st.sampled_from(["&a ", "*a", "!!set ", "<<: ", "{", "[", "|\n", "- ", "? ", "\t", ":"])
@@ -93,7 +93,12 @@ def recipe_texts() -> st.SearchStrategy[str]:
         st.sampled_from(sources), st.integers(0, 5000), marks | texts | leaves.map(str),
         st.integers(0, 30),
     )  # fmt: skip
-    return st.one_of(written, spliced, st.text(max_size=200))
+    known = st.sampled_from([path.stem for path in recipes.BUILT_IN.glob("*.yaml")])
+    changed = st.builds(
+        lambda name, changes: yaml.dump(recipes.override(recipes.read(name)[2], changes)),
+        known, st.dictionaries(st.sampled_from(dotted), leaves | values_of(keys), max_size=2),
+    )  # fmt: skip
+    return st.one_of(written, changed, changed, spliced, st.text(max_size=200))
 
 
 OVERRIDES = [
@@ -265,9 +270,10 @@ TARGETS = {
     "recipe": Target(recipe_texts(), read_recipe),
     "overrides": Target(
         st.lists(
-            st.one_of(st.sampled_from(OVERRIDES), texts, values_of(["a", "end"]).map(str)),
-            max_size=6,
-        ),
+            st.tuples(st.sampled_from(OVERRIDES), leaves.map(str) | values_of(["a"]).map(str))
+            | st.tuples(texts, texts),
+            max_size=3,
+        ).map(lambda pairs: [token for pair in pairs for token in pair]),
         read_overrides,
     ),
     "preferences": Target(
