@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rl_lab.files import finite
 from rl_lab.plain_json import parse
@@ -27,6 +27,7 @@ from rl_lab.plain_json import parse
 Record = dict[str, Any]
 Sink = Callable[[int, Mapping[str, float]], None]
 Level = Literal["info", "warning", "error"]
+LEVELS = get_args(Level)
 
 
 class MetricLog:
@@ -143,11 +144,11 @@ def _sound(record: Any) -> Record:
             for name, value in record.items()
             if value is None or isinstance(value, int | float)
         }
-    texts = {"message": "", "level": "info"} | record
-    said = {name: texts[name] for name in ("event", "message", "level")}
+    said = {"event": record["event"], "message": record.get("message", "")}
     if not all(isinstance(text, str) for text in said.values()):
         raise ValueError("an event of no words")
-    return {"step": step, "wall": wall, **said}
+    level = record.get("level")
+    return {"step": step, "wall": wall, **said, "level": level if level in LEVELS else "info"}
 
 
 def read_metrics(path: Path) -> list[Record]:

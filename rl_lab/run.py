@@ -244,7 +244,7 @@ def check_name(name: str) -> None:
         UserError: it is empty, too long, hidden, or holds anything but letters, digits, `._-`; it
             ends in a dot, or is a device's on Windows, where the directory could not be copied.
     """
-    if name.endswith(".") or re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name):
+    if name.endswith(".") or _is_a_device(name):
         raise UserError(
             f"run name {name!r} cannot be used: Windows knows no directory of that name; "
             "choose another"
@@ -256,9 +256,16 @@ def check_name(name: str) -> None:
         )
 
 
+def _is_a_device(name: str) -> bool:
+    """Whether Windows takes the name for a device's."""
+    return re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name) is not None
+
+
 def fresh_names(recipe: str, seeds: list[int]) -> list[str]:
     """Return a run name for each seed, all of one new group: `cartpole-2-seed0`, ..."""
     recipe = re.sub(r"[^A-Za-z0-9._-]", "-", recipe).lstrip(".-")[:80] or "run"
+    if _is_a_device(f"{recipe}-"):
+        recipe = f"run-{recipe}"
     group, count = recipe, 1
     while any((runs_directory() / f"{group}-seed{seed}").exists() for seed in seeds):
         count += 1

@@ -17,7 +17,7 @@ from rl_lab.files import write_json
 from rl_lab.rl.trust import grant
 from rl_lab.run import Run
 from rl_lab.statistics import Interval, mean_interval
-from rl_lab.text import inert_text, short
+from rl_lab.text import inert, inert_text, short
 
 
 def evaluate(
@@ -65,7 +65,7 @@ def evaluate(
     results = []
     for number, run in enumerate(chosen, start=1):
         if not json and len(chosen) > 1:
-            print(f"judging {run.name} ({number} of {len(chosen)})", file=sys.stderr)
+            print(f"judging {inert(run.name)} ({number} of {len(chosen)})", file=sys.stderr)
         results.append(_judge(run, episodes, model, deterministic=not sampled))
     if json:
         print(json_module.dumps(results, indent=2))

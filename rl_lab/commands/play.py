@@ -7,7 +7,7 @@ from cyclopts import Parameter
 from rl_lab.errors import UserError
 from rl_lab.rl.trust import grant
 from rl_lab.run import Run
-from rl_lab.text import short
+from rl_lab.text import inert, short
 
 
 def play(
@@ -60,5 +60,5 @@ def play(
         for number, (_, episode_return) in enumerate(played):
             print(f"episode {number}: return {short(episode_return)}")
             if path is not None:
-                print(f"  {path}-episode-{number}.mp4")
+                print(inert(f"  {path}-episode-{number}.mp4"))
     return 0

@@ -164,7 +164,7 @@ def _train_here(
             with contextlib.nullcontext() if quiet else _watcher(run):
                 kind.train(run, recipe, stop, notes, fresh)
         except kinds.TrainingFailed as error:
-            print(f"rl-lab: {run.name} failed: {inert(error)}", file=sys.stderr)
+            print(f"rl-lab: {inert(run.name)} failed: {inert(error)}", file=sys.stderr)
             if json:
                 _report_results([run], json)
             return 1
@@ -243,7 +243,7 @@ def _report_results(runs: list[Run], json: bool) -> None:
         print(json_module.dumps(result) if json else _said(run.name, result))
     if json:
         return
-    finished = [str(_shortest(run.path)) for run in runs if run.state == "finished"]
+    finished = [_shortest(run.path) for run in runs if run.state == "finished"]
     if finished:
         print(f"  judge: rl-lab evaluate {' '.join(finished)}")
         language = isinstance(view_of(runs[0]), ExperimentView)
@@ -267,8 +267,8 @@ def _result(run: Run) -> dict[str, Any]:
 
 
 def _said(name: str, result: dict[str, Any]) -> str:
-    unit = result["unit"]
-    head = f"{result['state']}: {name} · {result['steps']:,} {unit} in {result['seconds']:.1f} s"
+    done = f"{result['steps']:,} {inert(result['unit'])} in {result['seconds']:.1f} s"
+    head = f"{result['state']}: {inert(name)} · {done}"
     best, parts = result["best"], []
     if best:
         parts.append(f"best return {short(best['return'])} at step {best['step']:,}")
@@ -277,6 +277,6 @@ def _said(name: str, result: dict[str, Any]) -> str:
     return f"{head}\n  {' · '.join(parts)}" if parts else head
 
 
-def _shortest(path: Path) -> Path:
+def _shortest(path: Path) -> str:
     """The path as a user in this directory would type it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return inert(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
