@@ -41,6 +41,11 @@ def is_file(path: Path) -> bool:
         return False
 
 
+def is_directory(path: Path) -> bool:
+    """Whether `path` is a directory; no name, however odd or long, is an error."""
+    return is_there(path) and path.is_dir()
+
+
 def is_there(path: Path) -> bool:
     """Whether `path` names anything; no name, however odd or long, is an error."""
     try:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
@@ -19,6 +20,7 @@ from reward_models.text import TextRewardModel, quiet
 from rl_lab.errors import UserError
 from rl_lab.provenance import ROOT
 from rl_lab.rlhf import language_model, preference_trainer
+from rl_lab.rlhf.judges import LinearJudge
 from rl_lab.rlhf.tiny import tiny_model, tiny_tokenizer
 
 PICKLE = b"\x80\x04cos\nsystem\n(S'touch pickle-was-read'\ntR."
@@ -202,3 +204,24 @@ def test_no_source_ever_trusts_remote_code_or_reads_pickled_weights() -> None:
                 if found[1].startswith("AutoModel"):
                     assert "use_safetensors=True" in call, (path, call)
     assert calls >= 6  # the search finds what it is to find
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [('["a"]', "one weight for each word"), ("{}", "one weight"), ("[" * 5000, "cannot be read"),
+     ('["a", "a"]', "different words"), ("3", "cannot be read"), (None, "cannot be read")],
+)  # fmt: skip
+def test_a_damaged_judge_is_a_sentence(words: str | None, message: str, tmp_path: Path) -> None:
+    texts = ["good film", "bad film", "good good", "bad"]
+    LinearJudge.fit(texts, [1.0, 0.0, 1.0, 0.0]).save(tmp_path)
+    assert LinearJudge.load(tmp_path)(["good", "bad"]).argmax() == 0
+    if words == '["a", "a"]':
+        np.savez(tmp_path / "weights.npz", weights=[1.0, 2.0], idf=[1.0, 1.0], bias=0.0)
+    (tmp_path / "words.json").unlink()
+    if words is not None:
+        (tmp_path / "words.json").write_text(words)
+    with pytest.raises(UserError, match=message):
+        LinearJudge.load(tmp_path)
+    (tmp_path / "weights.npz").write_bytes(PICKLE)
+    with pytest.raises(UserError, match="cannot be read"):
+        LinearJudge.load(tmp_path)
