@@ -4,10 +4,10 @@ numpy alone would make room for whatever shape an array's header claims, and unp
 archive holds. So the sizes that are claimed are compared with those that are there, first.
 """
 
-import io
 import math
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,8 @@ MOST_UNPACKED = 100_000_000
 """Bytes that an archive smaller than this may hold when unpacked."""
 
 
-def load_npz(path: Path) -> dict[str, np.ndarray]:
-    """Read every array of an .npz file as `numpy.savez` writes them.
+def load_npz(path: Path) -> Mapping[str, np.ndarray]:
+    """Open an .npz file as `numpy.savez` writes them; each array is read when it is asked for.
 
     Raises:
         ValueError: it is no such archive: damaged, of two members of one name, larger than it may
@@ -28,30 +28,27 @@ def load_npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            names = [member.filename for member in members]
-            if len(set(names)) < len(names):
+            if len({member.filename for member in members}) < len(members):
                 raise ValueError("two members have one name")
             unpacked = sum(member.file_size for member in members)
             if unpacked > max(MOST_UNPACKED, path.stat().st_size):
                 raise ValueError(f"it would unpack to {unpacked:,} bytes")
-            return {
-                member.filename.removesuffix(".npy"): _array(archive, member) for member in members
-            }
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError) as error:
+            for member in members:
+                _check_header(archive, member)
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, RuntimeError) as error:
         raise ValueError(f"it is no whole archive ({error})") from None
+    arrays: Mapping[str, np.ndarray] = np.load(path, allow_pickle=False)
+    return arrays
 
 
-def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """One array, its header believed only where it agrees with the bytes that follow."""
+def _check_header(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Believe an array's header only where it agrees with the bytes that follow."""
     with archive.open(member) as file:
-        content = io.BytesIO(file.read(member.file_size))
-    if npy.read_magic(content) != (1, 0):
-        raise ValueError(f"{member.filename!r} is no array as numpy.savez writes it")
-    shape, _, dtype = npy.read_array_header_1_0(content)
+        if npy.read_magic(file) != (1, 0):
+            raise ValueError(f"{member.filename!r} is no array as numpy.savez writes it")
+        shape, _, dtype = npy.read_array_header_1_0(file)
+        there = member.file_size - file.tell()
     if dtype.hasobject:
         raise ValueError(f"{member.filename!r} holds Python objects, which are never read")
-    there = len(content.getbuffer()) - content.tell()
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != there:
         raise ValueError(f"{member.filename!r} claims the shape {shape}, and has {there:,} bytes")
-    content.seek(0)
-    return npy.read_array(content, allow_pickle=False)

@@ -10,12 +10,11 @@ A snapshot is written under a temporary name and renamed when all of it is on th
 process killed half way leaves no directory that looks like a snapshot.
 """
 
+import contextlib
 import hashlib
 import json
-import os
 import re
 import shutil
-import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,12 +23,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rl_lab.arrays import load_npz
-from rl_lab.files import sync_directory, write_json
+from rl_lab.files import LEFTOVER, whole_directory, write_json, writing
 
 if TYPE_CHECKING:
     import torch
 
 MANIFEST = "manifest.json"
+LARGEST_MANIFEST = 2**20
+"""Bytes; a snapshot has a dozen files."""
 
 
 class CheckpointError(Exception):
@@ -42,59 +43,53 @@ class Snapshot:
 
     step: int
     tensors: dict[str, dict[str, "torch.Tensor"]] = field(default_factory=dict)
-    arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    arrays: dict[str, Mapping[str, np.ndarray]] = field(default_factory=dict)
+    """Of a snapshot that was loaded, an array is read anew each time it is asked for: a replay
+    buffer never stands in memory a second time. The file is held open, whoever removes it."""
     state: dict[str, Any] = field(default_factory=dict)
 
 
 def save(parent: Path, snapshot: Snapshot) -> Path:
-    """Write a snapshot as `parent/<step>` and return that directory."""
+    """Write a snapshot as `parent/<step>` and return that directory.
+
+    Raises:
+        StorageError: there is no room, or no leave to; the snapshots in `parent` are as they were.
+    """
     from safetensors.torch import save_file
 
-    parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(parent)
-    temporary = Path(tempfile.mkdtemp(dir=parent, prefix=".writing-"))
-    temporary.chmod(0o755)
-    try:
+    final = parent / f"{snapshot.step:012d}"
+    with whole_directory(final) as directory:
         for name, tensors in snapshot.tensors.items():
             # Cloned, because safetensors refuses tensors that share memory (tied networks).
             own = {
                 key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()
             }
-            save_file(own, temporary / f"{name}.safetensors")
+            save_file(own, directory / f"{name}.safetensors")
         for name, arrays in snapshot.arrays.items():
-            with (temporary / f"{name}.npz").open("wb") as file:
+            with (directory / f"{name}.npz").open("wb") as file:
                 np.savez(file, allow_pickle=False, **arrays)
         for name, state in snapshot.state.items():
-            write_json(temporary / f"{name}.json", state)
-        files = sorted(temporary.iterdir())
-        for path in files:
-            _sync(path)
-        hashes = {path.name: _sha256(path) for path in files}
-        write_json(temporary / MANIFEST, {"step": snapshot.step, "sha256": hashes})
-        final = parent / f"{snapshot.step:012d}"
-        if final.exists():  # the same step again: never without a whole one
-            final.rename(temporary.with_name(f"{temporary.name}-old"))
-        sync_directory(temporary)
-        temporary.rename(final)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    sync_directory(parent)
-    _remove_leftovers(parent)
+            write_json(directory / f"{name}.json", state)
+        hashes = {path.name: _sha256(path) for path in sorted(directory.iterdir())}
+        write_json(directory / MANIFEST, {"step": snapshot.step, "sha256": hashes})
     return final
 
 
-def _remove_leftovers(parent: Path) -> None:
-    """Remove what a killed process, or a snapshot just replaced, left."""
-    for leftover in parent.glob(".writing-*"):
-        shutil.rmtree(leftover)
-
-
 def prune(parent: Path, keep: Collection[int]) -> None:
-    """Remove every snapshot in `parent` whose step is not in `keep`."""
-    for path in directories(parent):
-        if int(path.name) not in keep:
-            shutil.rmtree(path)
+    """Remove every snapshot in `parent` whose step is not in `keep`.
+
+    One half removed has no longer a snapshot's name.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
+    with writing(parent):
+        for path in directories(parent):
+            if int(path.name) not in keep:
+                doomed = path.with_name(f"{LEFTOVER}{path.name}")
+                shutil.rmtree(doomed, ignore_errors=True)
+                path.rename(doomed)
+                shutil.rmtree(doomed)
 
 
 def steps(parent: Path) -> list[int]:
@@ -114,7 +109,7 @@ def load(path: Path) -> Snapshot:
     """Read one snapshot, every file checked against the manifest's SHA-256.
 
     Raises:
-        CheckpointError: a file is missing, damaged or not listed.
+        CheckpointError: a file is missing or damaged.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -139,26 +134,42 @@ def load(path: Path) -> Snapshot:
 
 
 def verify(path: Path) -> dict[str, Any]:
-    """Return the manifest of a snapshot whose every file is as it was written.
+    """Return the manifest of a snapshot whose every listed file is as it was written.
+
+    A file that is not listed (a file manager's, a network file system's) is left alone and unread.
 
     Raises:
         CheckpointError: it is not.
     """
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        hashes = manifest["sha256"]
-        if not isinstance(manifest["step"], int) or not isinstance(hashes, dict):
-            raise TypeError
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise CheckpointError(f"{path}: {MANIFEST} is missing or unreadable") from None
-    for name, expected in hashes.items():
+    manifest = _manifest(path)
+    for name, expected in manifest["sha256"].items():
         file = path / name
         if not re.fullmatch(r"[\w.-]{1,200}", name) or name == ".." or file.is_symlink():
             raise CheckpointError(f"{path}: {name!r} lies outside the snapshot")
         if not file.is_file():
             raise CheckpointError(f"{path}: {name} is missing")
-        if _sha256(file) != expected:
+        try:
+            found = _sha256(file)
+        except OSError as error:
+            raise CheckpointError(f"{path}: {name} cannot be read: {error.strerror}") from None
+        if found != expected:
             raise CheckpointError(f"{path}: {name} is not as it was written (SHA-256 differs)")
+    return manifest
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    file = path / MANIFEST
+    try:
+        if file.is_symlink() or not file.is_file() or file.stat().st_size > LARGEST_MANIFEST:
+            raise ValueError
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        step, hashes = manifest["step"], manifest["sha256"]
+        if type(step) is not int or not isinstance(hashes, dict):
+            raise TypeError
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise CheckpointError(f"{path}: {MANIFEST} is missing or unreadable") from None
+    if path.name != f"{step:012d}":
+        raise CheckpointError(f"{path}: {MANIFEST} says that it is step {step}")
     return manifest
 
 
@@ -175,6 +186,14 @@ def latest(parent: Path) -> tuple[Snapshot | None, list[str]]:
         except CheckpointError as error:
             passed_over.append(str(error))
     return None, passed_over
+
+
+def newest_whole(parent: Path) -> int | None:
+    """The step of the newest valid snapshot in `parent`; None if there is none."""
+    for path in reversed(directories(parent)):
+        with contextlib.suppress(CheckpointError):
+            return int(verify(path)["step"])
+    return None
 
 
 def flatten(nested: Mapping[str, Any]) -> tuple[dict[str, "torch.Tensor"], dict[str, Any]]:
@@ -216,8 +235,3 @@ def unflatten(tensors: Mapping[str, "torch.Tensor"], rest: Mapping[str, Any]) ->
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -2,7 +2,8 @@
 
 Commands are registered by import path and imported only when run, so `--help` needs neither torch
 nor gymnasium. Whatever a user got wrong arrives here as a `UserError` (or one of cyclopts' own
-errors) and leaves as one sentence and exit code 2; everything else is a bug and shows a traceback.
+errors) and leaves as one sentence and exit code 2; a disk that is full or cannot be written, as one
+sentence and exit code 1; everything else is a bug and shows a traceback.
 """
 
 import os
@@ -12,6 +13,7 @@ from cyclopts import App, CycloptsError
 
 from rl_lab import __version__
 from rl_lab.errors import UserError
+from rl_lab.files import StorageError
 from rl_lab.text import inert
 
 app = App(
@@ -52,6 +54,16 @@ app.command(
     help="Write one run's report: a self-contained HTML page.",
 )
 app.command(
+    "rl_lab.commands.export:export",
+    name="export",
+    help="Write a trained agent as a zip of Stable-Baselines3.",
+)
+app.command(
+    "rl_lab.commands.import_:import_",
+    name="import",
+    help="Make a run of an agent that Stable-Baselines3 saved.",
+)
+app.command(
     "rl_lab.commands.doctor:doctor", name="doctor", help="Check this installation and machine."
 )
 data = App(name="data", help="Look at files of preferences, prompts or texts.")
@@ -71,6 +83,9 @@ def main(tokens: list[str] | None = None) -> None:
     except (UserError, CycloptsError) as error:
         print(f"rl-lab: {_one_line(str(error))}", file=sys.stderr)
         code = 2
+    except StorageError as error:  # a full disk is no mistake of who typed the command
+        print(f"rl-lab: {inert(error)}", file=sys.stderr)
+        code = 1
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:  # `rl-lab runs | head`

@@ -1,7 +1,7 @@
 """What a user did wrong, said in one sentence.
 
-`UserError` is the only exception the command line turns into a line and exit code 2. Anything
-else that escapes is a bug of ours and keeps its traceback.
+`UserError` is the only exception the command line turns into a line and exit code 2. Beside
+`files.StorageError`, anything else that escapes is a bug of ours and keeps its traceback.
 """
 
 import difflib

@@ -14,15 +14,19 @@ A resumed run continues from a checkpoint, so it writes again the lines after it
 `restarted` says that there was no checkpoint yet; readers drop every earlier line.
 """
 
+import contextlib
 import json
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
 
-from rl_lab.files import finite
+from rl_lab.files import finite, writing
 from rl_lab.plain_json import parse
+from rl_lab.text import inert
 
 Record = dict[str, Any]
 Sink = Callable[[int, Mapping[str, float]], None]
@@ -34,12 +38,15 @@ class MetricLog:
     """Appends to one metrics.jsonl, and hands each line's numbers to the sinks as well."""
 
     def __init__(self, path: Path, sinks: tuple[Sink, ...] = ()) -> None:
-        _cut_partial_line(path)
+        self.path = path
+        with writing(path):
+            _cut_partial_line(path)
+            self._file = path.open("ab", buffering=0)
         earlier = read_metrics(path)
         self._wall_before = earlier[-1]["wall"] if earlier else 0.0
         self._started = time.perf_counter()
         self._sinks = sinks
-        self._file = path.open("a", encoding="utf-8")
+        self._lock = threading.Lock()  # a watchdog writes too
 
     @property
     def wall(self) -> float:
@@ -64,10 +71,27 @@ class MetricLog:
             }
         )
 
+    def remark(self, step: int, message: str) -> None:
+        """Append a warning, and say it on standard error too."""
+        self.event(step, "note", message, "warning")
+        print(f"note: {inert(message)}", file=sys.stderr, flush=True)
+
     def _append(self, record: Record) -> None:
-        line = json.dumps(finite(record), ensure_ascii=False, allow_nan=False)
-        self._file.write(line + "\n")
-        self._file.flush()
+        """Write a whole line, or none of it.
+
+        Raises:
+            StorageError: none could be written.
+        """
+        text = json.dumps(finite(record), ensure_ascii=False, allow_nan=False) + "\n"
+        with self._lock, writing(self.path):
+            line, end = text.encode(), self._file.tell()
+            try:
+                while line:  # a disk that is nearly full takes a part first
+                    line = line[self._file.write(line) :]
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._file.truncate(end)
+                raise
 
     def __enter__(self) -> "MetricLog":
         return self

@@ -29,6 +29,10 @@ class PhaseClock:
         finally:
             self.enter(before)
 
+    def stay(self) -> tuple[str, float]:
+        """Return the phase it is in, and for how many seconds; may be asked from any thread."""
+        return self._phase, time.perf_counter() - self._since
+
     def totals(self) -> dict[str, float]:
         """Return the seconds of each phase so far, the current one included."""
         self.enter(self._phase)

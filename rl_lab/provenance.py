@@ -1,5 +1,6 @@
 """What made a result: enough to repeat it, or to see why a repetition differs."""
 
+import functools
 import hashlib
 import importlib.metadata
 import os
@@ -20,6 +21,7 @@ PACKAGES = (
 )  # fmt: skip
 
 
+@functools.cache
 def versions() -> dict[str, str | None]:
     """Version of each of PACKAGES, None where it is not installed, and of Python."""
     found: dict[str, str | None] = {"python": platform.python_version()}
@@ -53,6 +55,40 @@ def provenance(command: list[str], seed: int, threads: int) -> dict[str, Any]:
             "cores": os.cpu_count(),
         },
     }
+
+
+def made_with(device: str) -> dict[str, Any]:
+    """What the bits of a computation depend on, besides recipe and code; kept in each snapshot.
+
+    Args:
+        device: where it is done, as torch names it.
+    """
+    import torch
+
+    return {
+        "versions": dict(versions()),
+        "threads": torch.get_num_threads(),
+        "device": device,
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+    }
+
+
+def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Say in a sentence what differs between two `made_with`; none, if nothing does."""
+    versions_then, versions_now = then.get("versions", {}), now["versions"]
+    changed = [
+        f"{name} {versions_now.get(name)} (was {versions_then.get(name)})"
+        for name in sorted({*versions_then, *versions_now})
+        if versions_then.get(name) != versions_now.get(name)
+    ]
+    changed += [
+        f"{name} {now[name]} (was {then.get(name)})"
+        for name in ("threads", "device", "processor")
+        if then.get(name) != now[name]
+    ]
+    if not changed:
+        return []
+    return [f"it goes on with {', '.join(changed)}: its bits may differ from here on"]
 
 
 def git_state() -> dict[str, str] | None:

@@ -18,6 +18,7 @@ import contextlib
 import fcntl
 import os
 import re
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ from typing import Any
 
 from rl_lab import recipes
 from rl_lab.errors import UserError, nearest
-from rl_lab.files import is_file, write_atomically, write_json
+from rl_lab.files import StorageError, is_file, write_atomically, write_json, writing
 from rl_lab.plain_json import read_object
 from rl_lab.provenance import provenance
 
@@ -80,6 +81,7 @@ class Run:
         self.videos = path / "videos"
         self.evaluation_file = path / "evaluation.json"
         self.report_file = path / "report.html"
+        self._lock_file = path / "lock"
 
     @property
     def name(self) -> str:
@@ -108,7 +110,8 @@ class Run:
             parent: where to make it; None: in the runs directory.
 
         Raises:
-            UserError: the name is taken or unusable, or the directory cannot be written.
+            UserError: the name is taken or unusable, or the directory cannot be made.
+            StorageError: nothing can be written into it; it is removed again.
         """
         check_name(name)
         run = cls((parent or runs_directory()) / name)
@@ -120,9 +123,13 @@ class Run:
             ) from None
         except OSError as error:
             raise UserError(f"cannot make run directory {run.path}: {error.strerror}") from None
-        write_atomically(run.recipe_file, recipes.dump(recipe))
-        write_json(run.path / "provenance.json", provenance(command, seed, threads))
-        run.update_status(state="created", step=0, created=time.time())
+        try:
+            write_atomically(run.recipe_file, recipes.dump(recipe))
+            write_json(run.path / "provenance.json", provenance(command, seed, threads))
+            run.update_status(state="created", step=0, created=time.time())
+        except StorageError:
+            shutil.rmtree(run.path, ignore_errors=True)
+            raise
         return run
 
     @classmethod
@@ -162,7 +169,11 @@ class Run:
         return read_object(self.path / "provenance.json")
 
     def update_status(self, **changes: Any) -> None:
-        """Change some keys of status.json; the heartbeat is set to now."""
+        """Change some keys of status.json; the heartbeat is set to now.
+
+        Raises:
+            StorageError: it cannot be written; the old one stays.
+        """
         status = self.status | changes | {"heartbeat": time.time()}
         write_json(self.path / "status.json", status)
 
@@ -204,31 +215,43 @@ class Run:
     def lock(self) -> Iterator[None]:
         """Hold the run while writing to it.
 
+        The lock is the operating system's (flock): it goes with the process that holds it, however
+        that ends. Its file holds the number of that process.
+
         Raises:
-            UserError: another process holds it.
+            UserError: another process holds it, or the file system has no locks.
         """
         try:
-            file = (self.path / "lock").open("w")
+            file = self._lock_file.open("ab", buffering=0)
         except OSError as error:
             raise UserError(f"cannot write to run {self.path}: {error.strerror}") from None
         with file:
             # Whoever asks for the state holds the lock for a moment, so one refusal says little.
             for _ in range(20):
-                with contextlib.suppress(BlockingIOError):
+                try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
-                time.sleep(0.02)
+                except BlockingIOError:
+                    time.sleep(0.02)
+                except OSError as error:  # some network file systems
+                    raise UserError(
+                        f"run {str(self.path)!r} cannot be locked: {error.strerror}; set "
+                        "RL_LAB_RUNS to a directory on another file system"
+                    ) from None
             else:
-                pid = self.status.get("pid", "?")
+                pid = self._lock_file.read_text() or "?"
                 raise UserError(
                     f"run {str(self.path)!r} is being trained by another process (pid {pid})"
                 )
+            with writing(self._lock_file):
+                file.truncate(0)
+                file.write(str(os.getpid()).encode())
             yield
 
     def locked(self) -> bool:
         """Whether a living process on this machine is training this run."""
         try:
-            with (self.path / "lock").open("r") as file:
+            with self._lock_file.open("r") as file:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rl_lab.errors import UserError
 from rl_lab.extras import install_command, installed
+from rl_lab.files import writing
 from rl_lab.metrics import Sink
 
 
@@ -50,9 +51,10 @@ def _tensorboard(run_path: Path) -> Sink:
     writer = SummaryWriter(str(run_path / "tensorboard"))
 
     def write(step: int, numbers: Mapping[str, float]) -> None:
-        for name, value in numbers.items():
-            writer.add_scalar(name, value, step)
-        writer.flush()
+        with writing(run_path / "tensorboard"):
+            for name, value in numbers.items():
+                writer.add_scalar(name, value, step)
+            writer.flush()
 
     return write
 

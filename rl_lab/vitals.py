@@ -7,6 +7,7 @@ that uses the field's names is understood at once.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import median
 
 from rl_lab.metrics import Record, latest, numbers_of
 
@@ -47,12 +48,15 @@ def _entropy(values: list[float], records: list[Record]) -> str | None:
 
 
 def _exploding(values: list[float], records: list[Record]) -> str | None:
-    """Far beyond what it has been in this run."""
-    sizes = sorted(abs(value) for value in values)
-    median = sizes[len(sizes) // 2]
-    return "exploding" if len(sizes) >= 20 and median > 0 and sizes[-1] > 1e3 * median and abs(
-        values[-1]
-    ) > 100 * median else None  # fmt: skip
+    """Far beyond what it has been: in this run, or (a spike) in the twenty lines before."""
+    if len(values) < 21:
+        return None
+    size = abs(values[-1])
+    if size > 1e3 * median(abs(value) for value in values) > 0:
+        return "exploding"
+    if size > 30 * median(abs(value) for value in values[-21:-1]) > 0:
+        return "spike"
+    return None
 
 
 VITALS = (
@@ -88,6 +92,15 @@ def readings(records: list[Record]) -> list[Reading]:
             warning = vital.judge(values, records) if len(values) > GRACE_LINES else None
             found.append(Reading(vital.label, values[-1], warning))
     return found
+
+
+def alerts(records: list[Record]) -> dict[str, str]:
+    """Sentences about the vitals that look wrong, by their label."""
+    return {
+        reading.label: f"{reading.label} {reading.warning}: {reading.value:.4g}"
+        for reading in readings(records)
+        if reading.warning
+    }
 
 
 def phases(records: list[Record]) -> dict[str, float]:

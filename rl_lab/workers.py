@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from rl_lab.files import writing
 from rl_lab.run import Run
 
 # -P: a module in the working directory is never imported instead of an installed one.
@@ -55,7 +56,8 @@ class Workers:
 
 def _start(run: Run, options: list[str]) -> subprocess.Popen[bytes]:
     command = [*LAB, "train", "--resume", str(run.path), "--quiet", *options]
-    with (run.path / "console.log").open("ab") as output:
+    console = run.path / "console.log"
+    with writing(console), console.open("ab") as output:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,

@@ -1,5 +1,7 @@
 """Run directories: names, status, the lock, and telling a dead run from a living one."""
 
+import errno
+import fcntl
 import os
 import signal
 import subprocess
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rl_lab import recipes
+from rl_lab.cli import main
 from rl_lab.errors import UserError
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.run import Run, all_runs, fresh_names
@@ -98,3 +101,85 @@ def test_a_status_is_never_seen_half_written(
             seen.add(status["step"])
         writer.kill()
     assert len(seen) > 1
+
+
+def started(*arguments: str, run: Run) -> "subprocess.Popen[bytes]":
+    """`rl-lab` in a process of its own, returned when it trains the run."""
+    command = [sys.executable, "-P", "-m", "rl_lab.cli", *arguments, "--quiet"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 120
+    while run.status.get("pid") != process.pid:
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    return process
+
+
+def check_one_trainer_at_a_time(
+    start: tuple[str, ...], run: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second trainer is refused, a reader is not, and who was killed holds nothing."""
+    with started(*start, run=run) as first:
+        with pytest.raises(SystemExit) as end:
+            main(["train", "--resume", run.name, "--quiet"])
+        assert end.value.code == 2
+        (sentence,) = capsys.readouterr().err.splitlines()
+        assert f"is being trained by another process (pid {first.pid})" in sentence
+        with pytest.raises(SystemExit):
+            main(["runs"])
+        assert "running" in capsys.readouterr().out
+        first.send_signal(signal.SIGKILL)
+    assert run.state == "died"
+    with started("train", "--resume", run.name, run=run) as resumed:
+        assert run.state == "running"
+        resumed.send_signal(signal.SIGTERM)
+        assert resumed.wait() == 143
+    assert run.state == "stopped"
+
+
+def test_an_agent_is_trained_by_one_command(
+    runs_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = ("train", "cartpole", "--name", "pole", "--budget.steps", "10000000",
+             "--evaluation.stop_after_solved", "null", "--evaluation.every", "10000000",
+             "--evaluation.episodes", "1")  # fmt: skip
+    check_one_trainer_at_a_time(start, Run(runs_directory / "pole"), capsys)
+
+
+def test_an_experiment_is_trained_by_one_command(
+    runs_directory: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RL_LAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    lines = "\n".join(f"the film number {n} is {word}." for n in range(50) for word in "abcdefg")
+    Path("texts.txt").write_text(lines)
+    Path("mine.yaml").write_text(
+        "data: {texts: texts.txt}\n"
+        "pretrain:\n"
+        "  steps: 1000000\n"
+        "  patience: 1000000\n"
+        "  tokenizer: {vocabulary: 300}\n"
+        "  architecture: {model_type: llama, hidden_size: 16, intermediate_size: 16,\n"
+        "    num_hidden_layers: 1, num_attention_heads: 1, num_key_value_heads: 1,\n"
+        "    max_position_embeddings: 128}\n"
+    )
+    run = Run(runs_directory / "language")
+    check_one_trainer_at_a_time(("train", "mine.yaml", "--name", "language"), run, capsys)
+
+
+def test_a_file_system_without_locks_is_named(
+    make_recipe: Callable[..., AgentRecipe],
+    make_run: Callable[..., Run],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = make_run(make_recipe("cartpole"))
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(UserError, match=r"No locks available.*RL_LAB_RUNS"), run.lock():
+        pass

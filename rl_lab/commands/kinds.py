@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rl_lab import recipes
+from rl_lab.files import StorageError
 from rl_lab.recipes import Section
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.rlhf.recipe import LanguageRecipe
@@ -67,7 +68,7 @@ def _train_agent(
 
     try:
         return train.train(run, recipe, stop, notes)
-    except train.TrainingFailed as error:
+    except (train.TrainingFailed, StorageError) as error:
         raise TrainingFailed(str(error)) from None
 
 
@@ -88,7 +89,7 @@ def _train_language(
 
     try:
         return train(run, recipe, stop, fresh=fresh)
-    except (FloatingPointError, SamplerMismatchError) as error:
+    except (FloatingPointError, SamplerMismatchError, StorageError) as error:
         raise TrainingFailed(str(error)) from None
 
 

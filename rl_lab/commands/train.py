@@ -17,10 +17,12 @@ from rl_lab.commands import kinds
 from rl_lab.commands.kinds import Kind, Recipe
 from rl_lab.errors import UserError
 from rl_lab.experiment_view import ExperimentView, view_of
+from rl_lab.files import writing
 from rl_lab.metrics import read_metrics
 from rl_lab.rl.trust import grant, granted
-from rl_lab.run import Run, check_name, fresh_names
+from rl_lab.run import Run, check_name, fresh_names, runs_directory
 from rl_lab.signals import StopRequest
+from rl_lab.storage import check_writable
 from rl_lab.text import inert, short
 from rl_lab.workers import LAB, Workers
 
@@ -96,6 +98,8 @@ def train(
     kind, resolved = kinds.load(recipe, changes)
     chosen_seeds = [resolved.seed] if seeds is None else parse_seeds(seeds)
     threads.pin(resolved.threads)
+    if not (dry_run or print_recipe):
+        check_writable(runs_directory())
     notes = kind.check(resolved, recipe, dry_run)
     if print_recipe:
         print(recipes.dump(resolved), end="")
@@ -219,7 +223,9 @@ def _watcher(run: Run) -> Iterator[None]:
     command = [*LAB, "watch", str(run.path)]
     watcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
-        log = os.open(run.path / "console.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        console = run.path / "console.log"
+        with writing(console):
+            log = os.open(console, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         for number in saved:
             os.dup2(log, number)
         os.close(log)

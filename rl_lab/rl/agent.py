@@ -26,27 +26,22 @@ from rl_lab.seeding import stream
 SMALLEST_CNN_IMAGE = 36
 
 
-def build(
-    recipe: AgentRecipe, clock: PhaseClock | None = None, first_step: int = 0
-) -> BaseAlgorithm:
+def build(recipe: AgentRecipe, clock: PhaseClock | None = None) -> BaseAlgorithm:
     """Build the algorithm of a recipe in its seeded training environment.
 
     Args:
         recipe: the recipe.
         clock: told when time is spent in the environment.
-        first_step: environment step of the checkpoint a run goes on from. It is part of the seeds:
-            otherwise a resumed run would meet the episodes and the noise of its start again.
 
     Raises:
         UserError: a key of the recipe is wrong, or its parts do not fit together.
     """
     arguments = hyperparameters.resolve(recipe.algorithm, recipe.budget.steps)
-    seeds = stream(recipe.seed, seeding.TRAINING, recipe.env.number + 1, first_step)
-    own_seed = recipe.seed if first_step == 0 else seeds[-1]
+    seeds = stream(recipe.seed, seeding.TRAINING, recipe.env.number)
     vector = environments.make_vector(
-        recipe.env, [[seed] for seed in seeds[:-1]], clock, vectorization=recipe.env.vectorization
+        recipe.env, [[seed] for seed in seeds], clock, recipe.env.vectorization, recipe.health
     )
-    vector.action_space.seed(own_seed)
+    vector.action_space.seed(recipe.seed)
     if recipe.env.normalize is not None:
         gamma = arguments.get("gamma", 0.99)
         vector = environments.normalize(vector, recipe.env.normalize, gamma)
@@ -59,19 +54,24 @@ def build(
             f"env.normalize: {recipe.algorithm.name} keeps a replay buffer, which goes with "
             "normalised observations only where frames are not stacked and are no images"
         )
-    seeding.seed_everything(own_seed)
+    seeding.seed_everything(recipe.seed)
     model = _construct(recipe, arguments, vector)
     if isinstance(model, ARS):
-        _follow_the_whole_budget(model, recipe.budget.steps)
+        _make_resumable(model, recipe.budget.steps)
     return model
 
 
-def _follow_the_whole_budget(model: ARS, budget: int) -> None:
-    """Make ARS's schedules follow the run's budget, not what a resumed run has left of it."""
+def _make_resumable(model: ARS, budget: int) -> None:
+    """Make ARS's schedules follow the run's budget, not what a resumed run has left of it.
+
+    They are asked for just before it draws an update's directions: the state of torch's generator
+    then is kept, for a resumed run draws them again.
+    """
     update = model._update_current_progress_remaining
 
     def update_by_budget(num_timesteps: int, total_timesteps: int) -> None:
         update(num_timesteps, budget)
+        model.random_state_before_directions = torch.get_rng_state()  # type: ignore[attr-defined]
 
     model._update_current_progress_remaining = update_by_budget  # type: ignore[method-assign]
 
@@ -203,3 +203,26 @@ def choose_device(wanted: str, policy: str) -> str:
     if not policy.startswith("Cnn"):
         return "cpu"
     return next((name for name, there in available.items() if there), "cpu")
+
+
+def start_new_episodes(
+    model: BaseAlgorithm, recipe: AgentRecipe, step: int, rollbacks: int = 0
+) -> None:
+    """Seed an agent's environments and everything random anew, for a run that goes on at `step`.
+
+    Step and rollbacks are part of the seeds: otherwise the run would meet the episodes and the
+    noise of its start, or those that led astray, again.
+    """
+    assert model.env is not None
+    part = step + rollbacks * 10**12  # no budget is larger
+    *seeds, own_seed = stream(recipe.seed, seeding.TRAINING, recipe.env.number + 1, part)
+    for copy, seed in enumerate(seeds):
+        model.env.env_method("seed_next_reset", seed, indices=copy)
+    model.action_space.seed(own_seed)
+    seeding.seed_everything(own_seed)
+
+
+def scale_learning_rate(model: BaseAlgorithm, factor: float) -> None:
+    """Multiply the learning rate's whole schedule."""
+    schedule = model.lr_schedule
+    model.lr_schedule = lambda remaining: factor * schedule(remaining)

@@ -1,11 +1,13 @@
 """An agent to and from a snapshot. No pickle is written or read.
 
 `playable` has what acting needs: the policy's tensors and the statistics that normalise
-observations. `resumable` adds what learning on needs: optimisers, counters and replay buffer.
+observations. `resumable` adds what learning on needs: optimisers, counters and replay buffer, and
+the moment it was taken at (`rl_lab.rl.moment`), without which the bits would not be the same.
 """
 
 import warnings
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,7 @@ from stable_baselines3.her import HerReplayBuffer
 
 from rl_lab.checkpoint import Snapshot, flatten, unflatten
 from rl_lab.errors import UserError
+from rl_lab.rl import moment
 
 # Counters SB3 keeps outside its networks, optimisers and buffers.
 COUNTERS = ("num_timesteps", "_n_updates", "_episode_num", "_n_calls")
@@ -40,7 +43,7 @@ def playable(model: BaseAlgorithm) -> Snapshot:
 
 
 def resumable(model: BaseAlgorithm, with_replay_buffer: bool) -> Snapshot:
-    """What is needed to learn on: `playable`, optimisers, counters, replay buffer."""
+    """What is needed to learn on: `playable`, optimisers, counters, replay buffer, the moment."""
     snapshot = playable(model)
     names, variables = model._get_torch_save_params()
     for name in names:
@@ -60,7 +63,8 @@ def resumable(model: BaseAlgorithm, with_replay_buffer: bool) -> Snapshot:
     }  # fmt: skip
     buffer = getattr(model, "replay_buffer", None)
     if with_replay_buffer and buffer is not None:
-        filled = buffer.buffer_size if buffer.full else buffer.pos
+        # One more than is filled: where memory is saved, the last next observation is kept there.
+        filled = buffer.buffer_size if buffer.full else buffer.pos + 1
         snapshot.arrays["replay_buffer"] = {
             name: array[:filled] for name, array in _buffer_arrays(buffer)
         }
@@ -68,6 +72,7 @@ def resumable(model: BaseAlgorithm, with_replay_buffer: bool) -> Snapshot:
         if isinstance(buffer, HerReplayBuffer):
             starts = [int(start) for start in buffer._current_ep_start]
             snapshot.state["replay_buffer"]["episode_starts"] = starts
+    moment.add_to(snapshot, model)
     return snapshot
 
 
@@ -118,18 +123,26 @@ def restore(model: BaseAlgorithm, snapshot: Snapshot) -> None:
 
 
 def _restore_replay_buffer(buffer: ReplayBuffer, snapshot: Snapshot) -> None:
-    """Fill a buffer as it was, its unfinished episodes cut off: the environments start new ones."""
     stored, state = snapshot.arrays["replay_buffer"], snapshot.state["replay_buffer"]
     for name, array in _buffer_arrays(buffer):
-        array[: len(stored[name])] = stored[name]
+        rows = stored[name]
+        array[: len(rows)] = rows
     buffer.pos, buffer.full = state["pos"], state["full"]
     if isinstance(buffer, HerReplayBuffer):
         buffer._current_ep_start = np.array(state["episode_starts"], dtype=np.int64)
+
+
+def cut_unfinished_episodes(model: BaseAlgorithm) -> None:
+    """Mark where the replay buffer's last episodes break off: the environments start new ones."""
+    buffer = getattr(model, "replay_buffer", None)
+    if isinstance(buffer, HerReplayBuffer):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # its remark that it does so
             buffer.truncate_last_trajectory()
     elif isinstance(buffer, NStepReplayBuffer):  # no n-step return may reach across the gap
         buffer.timeouts[buffer.pos - 1] = 1.0
+        buffer.dones[buffer.pos - 1] = 1.0
+    elif buffer is not None and buffer.optimize_memory_usage:  # nor a next observation
         buffer.dones[buffer.pos - 1] = 1.0
 
 
@@ -160,7 +173,7 @@ def _normalization_arrays(normalizer: VecNormalize) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _restore_normalization(normalizer: VecNormalize, arrays: dict[str, np.ndarray]) -> None:
+def _restore_normalization(normalizer: VecNormalize, arrays: Mapping[str, np.ndarray]) -> None:
     for name, moments in _moments(normalizer):
         moments.mean = arrays[f"{name}/mean"]
         moments.var = arrays[f"{name}/var"]

@@ -8,18 +8,23 @@ import math
 import signal
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from sb3_contrib import ARS, TRPO
 from stable_baselines3.common.callbacks import BaseCallback
 
-from rl_lab import checkpoint
+from rl_lab import checkpoint, vitals
+from rl_lab.checkpoint import Snapshot
+from rl_lab.files import StorageError
+from rl_lab.health import Alerts
 from rl_lab.metrics import MetricLog
 from rl_lab.phases import PhaseClock
-from rl_lab.rl import agent_state, seeding
-from rl_lab.rl.environments import NonFiniteError
+from rl_lab.provenance import made_with
+from rl_lab.rl import agent_state, moment, seeding
 from rl_lab.rl.evaluate import evaluate, summary
 from rl_lab.rl.recipe import AgentRecipe
+from rl_lab.rl.watched_vec_env import NonFiniteError, watched
 from rl_lab.run import Run
 from rl_lab.seeding import stream
 from rl_lab.signals import StopRequest
@@ -36,6 +41,12 @@ class Progress:
     """`return` and `step` of the best evaluation so far."""
     solved_in_a_row: int = 0
     evaluated_at: int = -1
+    rollbacks: int = 0
+    """Times that it went back to a snapshot for a NaN."""
+    skipped: int = 0
+    """Times that something was left out for a NaN."""
+    restarted: int = 0
+    """Copies of the environment that failed and were replaced."""
 
 
 class StopLearning(Exception):
@@ -57,7 +68,19 @@ class AtUpdateBoundary(BaseCallback):
         clock: PhaseClock,
         progress: Progress,
         stop: StopRequest,
+        resumed: Snapshot | None,
     ) -> None:
+        """Keep what the boundaries need.
+
+        Args:
+            run: the run's directory.
+            recipe: its recipe.
+            log: takes numbers and events.
+            clock: told what the time is spent on.
+            progress: kept up to date.
+            stop: asked at each boundary.
+            resumed: whose moment the first boundary is, where training goes on to the same bits.
+        """
         super().__init__()
         self.run = run
         self.recipe = recipe
@@ -65,12 +88,18 @@ class AtUpdateBoundary(BaseCallback):
         self.clock = clock
         self.progress = progress
         self.stop = stop
+        self._resumed = resumed
+        self._alerts = Alerts(log, vitals.alerts)
         self._last_boundary: int | None = None
         self._heartbeat = 0.0
+        self._not_saved = 0
         self._recent: list[dict[str, Any]] = []
 
     def _on_rollout_start(self) -> None:
         self.clock.enter("lab")
+        if self._resumed is not None:
+            moment.put_back(self.model, self._resumed)
+            self._resumed = None
         step = self.model.num_timesteps
         if self._due(self.recipe.logging.every, step) and step > 0:
             self.dump()
@@ -104,7 +133,7 @@ class AtUpdateBoundary(BaseCallback):
     def _due(self, every: int, step: int) -> bool:
         """Whether a multiple of `every` lies between the last boundary and this one."""
         if self._last_boundary is None:  # the first boundary: of a new run, or of a resumed one
-            return step == 0
+            return self.progress.evaluated_at < step == 0
         return step // every > self._last_boundary // every
 
     # --- what may be due -------------------------------------------------------------------------
@@ -116,6 +145,7 @@ class AtUpdateBoundary(BaseCallback):
         if isinstance(self.model, TRPO):
             self._check_objective()
         self.model.dump_logs()
+        self._alerts.look(self.model.num_timesteps)
 
     def _check_objective(self) -> None:
         """TRPO steps without an optimiser, and would take a NaN for a step that failed."""
@@ -139,9 +169,9 @@ class AtUpdateBoundary(BaseCallback):
         self.log.log(step, numbers)
         progress, mean = self.progress, numbers["eval/mean_reward"]
         progress.evaluated_at = step
-        if progress.best is None or mean >= progress.best["return"]:
+        better = progress.best is None or mean >= progress.best["return"]
+        if better and self._saved(self.run.best, agent_state.playable(self.model)):
             progress.best = {"return": mean, "step": step}
-            checkpoint.save(self.run.best, agent_state.playable(self.model))
             self.run.update_status(best=progress.best, step=step)
             self.log.event(step, "best", f"evaluation return {short(mean)}")
         target = self.recipe.target_return
@@ -155,8 +185,13 @@ class AtUpdateBoundary(BaseCallback):
     def save_checkpoint(self) -> None:
         """Write a snapshot to resume from."""
         snapshot = agent_state.resumable(self.model, self.recipe.checkpoints.replay_buffer)
+        environment = watched(self.model)
+        self.progress.skipped = environment.skipped
+        self.progress.restarted = environment.restarted
         snapshot.state["progress"] = asdict(self.progress)
-        checkpoint.save(self.run.checkpoints, snapshot)
+        snapshot.state["made_with"] = made_with(self.model.device.type)
+        if not self._saved(self.run.checkpoints, snapshot):
+            return
         kept = checkpoint.steps(self.run.checkpoints)[-self.recipe.checkpoints.keep :]
         checkpoint.prune(self.run.checkpoints, kept)
         # Keep what was best at the oldest checkpoint, too: a run resumed there needs it.
@@ -164,6 +199,23 @@ class AtUpdateBoundary(BaseCallback):
         needed = max((step for step in best if step <= kept[0]), default=0)
         checkpoint.prune(self.run.best, [step for step in best if step >= needed])
         self.log.event(self.model.num_timesteps, "checkpoint", "saved")
+
+    def _saved(self, parent: Path, snapshot: Snapshot) -> bool:
+        """Write a snapshot; where the recipe can do without, return whether that could be done."""
+        try:
+            checkpoint.save(parent, snapshot)
+        except StorageError as error:
+            if self.recipe.checkpoints.required:
+                raise
+            self._not_saved += 1
+            self.log.event(
+                self.model.num_timesteps,
+                "checkpoint-failed",
+                f"{error}; training goes on without it ({self._not_saved} so far)",
+                "warning",
+            )
+            return False
+        return True
 
     def finish(self) -> None:
         """The last boundary, which SB3 does not announce: log, judge and save once more."""

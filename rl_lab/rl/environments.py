@@ -2,7 +2,8 @@
 
 From the inside out, each copy is
 
-    gymnasium.make -> SeededResets -> the recipe's wrappers -> Monitor
+    gymnasium.make -> SeededResets -> the recipe's wrappers -> Monitor -> RepeatableEpisodes
+                   -> Supervised, where failures are to be told or mended
 
 and the copies together
 
@@ -19,10 +20,9 @@ import signal
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import gymnasium
-import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
@@ -30,19 +30,21 @@ from stable_baselines3.common.vec_env import (
     DummyVecEnv,
     SubprocVecEnv,
     VecEnv,
-    VecEnvWrapper,
     VecFrameStack,
     VecNormalize,
     VecTransposeImage,
 )
-from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn
 
 from rl_lab.errors import UserError, nearest
 from rl_lab.extras import EXTRAS, install_command, installed
+from rl_lab.health import Health
 from rl_lab.phases import PhaseClock
 from rl_lab.provenance import ROOT
 from rl_lab.rl import trust
+from rl_lab.rl.episodes import RepeatableEpisodes, SeededResets
 from rl_lab.rl.recipe import Environment, Normalization
+from rl_lab.rl.supervision import Supervised
+from rl_lab.rl.watched_vec_env import WatchedVecEnv
 
 # Packages that register environments when imported, by the ids they are known for. Without the
 # user's trust only these are imported: an id such as `module:Name-v0` could name any module.
@@ -64,10 +66,6 @@ WRAPPERS: dict[str, str] = {
 }
 
 MakeEnv = Callable[[], gymnasium.Env]
-
-
-class NonFiniteError(Exception):
-    """A NaN or infinity in what the environment gave; the message says where."""
 
 
 # --- one environment -----------------------------------------------------------------------------
@@ -179,7 +177,9 @@ def make(
             env = wrap(env)
         except (TypeError, ValueError, AssertionError, AttributeError) as error:
             raise UserError(f"env.wrappers: {name} cannot wrap {environment.id}: {error}") from None
-    return env if any(name == "AtariWrapper" for name, _ in wrappers) else Monitor(env)
+    if not any(name == "AtariWrapper" for name, _ in wrappers):
+        env = Monitor(env)
+    return RepeatableEpisodes(env)
 
 
 def wrapper(written: str | dict[str, dict[str, Any]]) -> tuple[str, Callable[..., gymnasium.Env]]:
@@ -217,21 +217,6 @@ def wrapper(written: str | dict[str, dict[str, Any]]) -> tuple[str, Callable[...
     return name, partial(wrapper_class, **arguments)
 
 
-class SeededResets(gymnasium.Wrapper):
-    """Gives each reset the next of a list of seeds, so that an episode can be repeated alone."""
-
-    def __init__(self, env: gymnasium.Env, seeds: list[int]) -> None:
-        super().__init__(env)
-        self._seeds = seeds
-
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
-        if seed is None and self._seeds:
-            seed = self._seeds.pop(0)
-        return super().reset(seed=seed, options=options)
-
-
 # --- many environments ---------------------------------------------------------------------------
 
 
@@ -240,6 +225,7 @@ def make_vector(
     seeds: list[list[int]],
     clock: PhaseClock | None = None,
     vectorization: str = "dummy",
+    health: Health | None = None,
 ) -> VecEnv:
     """Make copies that step together; normalisation is `normalize`'s.
 
@@ -248,17 +234,25 @@ def make_vector(
         seeds: for each copy, the seeds of its first resets; its length is the number of copies.
         clock: told when time is spent in the environment.
         vectorization: `"dummy"` or `"subproc"`.
+        health: what to do about a NaN; None: stop.
 
     Raises:
         UserError: as `make`.
     """
-    makers: list[MakeEnv] = [partial(make, environment, seeds=own) for own in seeds]
+    supervised = vectorization == "subproc" or environment.restarts or environment.timeout
+    make_copy = partial(_supervised, environment) if supervised else partial(make, environment)
+    makers: list[MakeEnv] = [partial(make_copy, own) for own in seeds]
     if vectorization == "subproc":
         make(environment).close()  # errors of the user's are raised here, not in a child
         vector: VecEnv = SubprocVecEnv([partial(_undisturbed, maker) for maker in makers])
     else:
         vector = DummyVecEnv(makers)
-    return WatchedVecEnv(vector, clock or PhaseClock("policy"))
+    return WatchedVecEnv(vector, clock or PhaseClock("policy"), health, environment.restarts)
+
+
+def _supervised(environment: Environment, seeds: list[int]) -> gymnasium.Env:
+    """Make a copy whose failures are told, and that a new one may take the place of."""
+    return Supervised(partial(make, environment), seeds, environment.timeout)
 
 
 def _undisturbed(maker: MakeEnv) -> gymnasium.Env:
@@ -305,58 +299,3 @@ def stack_and_transpose(vector: VecEnv, frame_stack: int) -> VecEnv:
     ):
         vector = VecTransposeImage(vector)
     return vector
-
-
-class WatchedVecEnv(VecEnvWrapper):
-    """Times the environment and stops on a NaN or an infinity, before anything learns from it."""
-
-    def __init__(self, venv: VecEnv, clock: PhaseClock) -> None:
-        super().__init__(venv)
-        self._clock = clock
-        self.steps = 0
-        """Environment steps so far, summed over the copies; a resumed run sets it."""
-
-    def reset(self) -> VecEnvObs:
-        with self._clock.during("environment"):
-            observations = self.venv.reset()
-        self._check("observation", observations)
-        return observations
-
-    def step_async(self, actions: np.ndarray) -> None:
-        with self._clock.during("environment"):
-            self.venv.step_async(actions)
-
-    def step_wait(self) -> VecEnvStepReturn:
-        with self._clock.during("environment"):
-            observations, rewards, dones, infos = self.venv.step_wait()
-        self.steps += self.num_envs
-        self._check("observation", observations)
-        self._check("reward", rewards)
-        for copy in np.flatnonzero(dones):
-            self._check_last(int(copy), infos[copy].get("terminal_observation"))
-        return observations, rewards, dones, infos
-
-    def _check(self, source: str, value: VecEnvObs) -> None:
-        if isinstance(value, dict):
-            for key, item in value.items():
-                self._check(f"{source} {key!r}", item)
-            return
-        array = np.asarray(value)
-        if array.dtype.kind != "f" or np.isfinite(array).all():
-            return
-        finite_copies = np.isfinite(array.reshape(self.num_envs, -1)).all(axis=1)
-        self._stop(source, int(np.flatnonzero(~finite_copies)[0]))
-
-    def _check_last(self, copy: int, observation: Any) -> None:
-        """Check an episode's last observation, which comes beside the next one's first."""
-        parts = observation.values() if isinstance(observation, dict) else [observation]
-        for part in parts:
-            array = np.asarray(part)
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                self._stop("last observation", copy)
-
-    def _stop(self, source: str, copy: int) -> NoReturn:
-        raise NonFiniteError(
-            f"NaN or infinity in the {source} of environment {copy} at step {self.steps:,}; "
-            "nothing was learnt from it"
-        )

@@ -17,6 +17,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from rl_lab.rl import environments, seeding
 from rl_lab.rl.recipe import Environment
+from rl_lab.rl.watched_vec_env import NonFiniteError
 
 MOST_COPIES = 10
 
@@ -61,8 +62,8 @@ def evaluate(
         vector = frozen_like(model, vector, environment.frame_stack)
         try:
             episodes = _play(model, vector, [len(own) for own in allotted], deterministic)
-        except environments.NonFiniteError as error:
-            raise environments.NonFiniteError(f"while judging the agent: {error}") from None
+        except NonFiniteError as error:
+            raise NonFiniteError(f"while judging the agent: {error}") from None
         finally:
             vector.close()
     return [replace(episodes[number], seed=seed) for number, seed in enumerate(seeds)]

@@ -17,6 +17,7 @@ from rl_lab.phases import PhaseClock
 from rl_lab.rl import environments
 from rl_lab.rl.evaluate import act, frozen_like
 from rl_lab.rl.recipe import Environment
+from rl_lab.rl.watched_vec_env import WatchedVecEnv
 
 
 def play(
@@ -52,7 +53,7 @@ def play(
     make = partial(environments.make, environment, seeds, render_mode, record)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # RecordVideo's remark that the folder exists
-        vector: VecEnv = environments.WatchedVecEnv(DummyVecEnv([make]), PhaseClock("policy"))
+        vector: VecEnv = WatchedVecEnv(DummyVecEnv([make]), PhaseClock("policy"))
     if render_mode not in vector.get_attr("metadata")[0].get("render_modes", []):
         vector.close()
         raise UserError(f"{environment.id} cannot draw itself as {render_mode}")

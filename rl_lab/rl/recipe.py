@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from rl_lab.recipe_types import Positive, Seed
+from rl_lab.health import Health
+from rl_lab.recipe_types import Positive, Rate, Seed
 from rl_lab.recipes import Section
 
 
@@ -38,6 +39,10 @@ class Environment(Section):
     """Observations stacked along the last axis (VecFrameStack)."""
     vectorization: Literal["dummy", "subproc"] = "dummy"
     """dummy: copies take turns in this process; subproc: a process each (slow environments)."""
+    timeout: Rate | None = None
+    """Seconds that a step or a reset of a copy may take; null: any."""
+    restarts: Annotated[int, Field(ge=0)] = 0
+    """Copies that raise or take too long are replaced by new ones, so often over the whole run."""
 
 
 class Hindsight(Section):
@@ -100,6 +105,8 @@ class Checkpoints(Section):
     """Newest snapshots kept."""
     replay_buffer: bool = True
     """Store the replay buffer too (off-policy algorithms): larger, but resuming forgets nothing."""
+    required: bool = True
+    """Stop when one cannot be written, as on a full disk; false: say so, and go on without it."""
 
 
 class Logging(Section):
@@ -140,6 +147,8 @@ class AgentRecipe(Section):
     """Snapshots to resume from."""
     logging: Logging = Logging()
     """Where numbers go."""
+    health: Health = Health()
+    """What is done about a NaN or an infinity."""
     seed: Seed = 0
     """Everything random follows from it."""
     threads: Positive = 1

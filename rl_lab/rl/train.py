@@ -4,25 +4,33 @@ SB3 owns the loop of collecting and updating; what happens between an update and
 (logging, evaluation, checkpoints, stopping) is `rl_lab.rl.boundary`.
 """
 
-from typing import Any
+import contextlib
 
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.save_util import recursive_getattr
 
 from rl_lab import checkpoint
 from rl_lab.checkpoint import Snapshot
 from rl_lab.errors import UserError
+from rl_lab.files import StorageError, recover
 from rl_lab.metrics import Level, MetricLog
 from rl_lab.phases import PhaseClock
-from rl_lab.rl import agent, agent_state
+from rl_lab.provenance import differences, made_with
+from rl_lab.rl import agent, agent_state, moment, space
 from rl_lab.rl.boundary import AtUpdateBoundary, Progress, StopLearning
-from rl_lab.rl.environments import NonFiniteError, WatchedVecEnv
+from rl_lab.rl.gradients import guard_gradients
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.rl.sb3_logger import sb3_logger
+from rl_lab.rl.watchdog import Watchdog
+from rl_lab.rl.watched_vec_env import EnvironmentFailedError, NonFiniteError, watched
 from rl_lab.run import Run
 from rl_lab.signals import StopRequest
 from rl_lab.sinks import open_sinks
+from rl_lab.storage import ending_in_order, from_newest_snapshot, shortage
+
+
+class RollBack(Exception):
+    """A NaN or infinity, for which the run goes back to its newest checkpoint."""
 
 
 class TrainingFailed(Exception):
@@ -43,52 +51,132 @@ def train(run: Run, recipe: AgentRecipe, stop: StopRequest, notes: tuple[str, ..
 
     Raises:
         UserError: the recipe's parts do not fit together, or another process trains this run.
-        TrainingFailed: a NaN or infinity; the run is `failed`, its checkpoints are whole.
+        TrainingFailed: a NaN or infinity, or an environment that failed, more often than the
+            recipe allows; the run is `failed`, its checkpoints are whole.
+        StorageError: something could not be written; likewise, and it says how to go on.
     """
-    with run.lock():
-        # 1. The agent in its environment, everything random seeded from recipe.seed.
+    with run.lock(), ending_in_order(run, lambda: from_newest_snapshot(run)):
         torch.set_num_threads(recipe.threads)
-        snapshot, damaged = _newest_checkpoint(run)
-        clock = PhaseClock("policy")
-        model = agent.build(recipe, clock, first_step=snapshot.step if snapshot else 0)
-
-        # 2. Where a run was interrupted, go on from its newest whole checkpoint.
-        progress = Progress()
-        if snapshot is not None:
-            agent_state.restore(model, snapshot)
-            progress = Progress(**snapshot.state["progress"])
-        watched = _watched(model)
-        watched.steps = model.num_timesteps
-
         logging = recipe.logging
         sinks = open_sinks(run.path, logging.tensorboard, logging.trackio, logging.wandb)
         with MetricLog(run.metrics_file, sinks) as log:
-            if snapshot is not None:
-                log.event(model.num_timesteps, "resumed", f"from step {model.num_timesteps:,}")
-            elif run.metrics_file.stat().st_size:
-                log.event(0, "restarted", "it had no checkpoint yet")
-            for note in (*notes, *damaged):
-                log.event(model.num_timesteps, "note", note, "warning")
+            fault = None
+            while True:
+                try:
+                    return _train_from_newest_checkpoint(run, recipe, log, stop, notes, fault)
+                except RollBack as why:
+                    fault, notes = str(why), ()
 
-            # 3. Collect, update, and at each boundary log, judge and save, to the budget's end.
-            model.set_logger(sb3_logger(log, clock))
-            guard_gradients(model, watched)
-            boundary = AtUpdateBoundary(run, recipe, log, clock, progress, stop)
-            run.start(recipe.budget.steps, model.num_timesteps, progress.best)
-            try:
-                state, reason = _learn(model, recipe.budget.steps, boundary)
-            except KeyboardInterrupt:
-                reason = "interrupted twice; it goes on from its newest checkpoint"
-                _end(run, log, model, "stopped", reason, "warning")
-                raise
-            except NonFiniteError as error:
-                _end(run, log, model, "failed", str(error), "error")
-                raise TrainingFailed(str(error)) from None
-            except BaseException as error:
-                _end(run, log, model, "failed", f"{type(error).__name__}: {error}", "error")
-                raise
-            _end(run, log, model, state, reason, "info")
-            return state
+
+def _train_from_newest_checkpoint(
+    run: Run,
+    recipe: AgentRecipe,
+    log: MetricLog,
+    stop: StopRequest,
+    notes: tuple[str, ...],
+    fault: str | None,
+) -> str:
+    """Train to the end; where a NaN sent the run back to its checkpoint, `fault` tells of it."""
+    # 1. The agent in its environment, everything random seeded from recipe.seed.
+    snapshot, damaged = _newest_checkpoint(run)
+    clock = PhaseClock("policy")
+    model = agent.build(recipe, clock)
+
+    # 2. Where a run was interrupted, go on from its newest whole checkpoint, to the same bits if
+    #    its environments can be brought to where they were.
+    progress = Progress()
+    exact: Snapshot | None = None
+    doubts: list[str] = []
+    if snapshot is None:
+        if run.metrics_file.stat().st_size:
+            log.event(0, "restarted", "it had no checkpoint yet")
+    else:
+        progress = Progress(**snapshot.state["progress"])
+        exact, doubts = _restore(model, recipe, snapshot, progress, fault)
+        log.event(snapshot.step, "resumed", f"from step {snapshot.step:,}")
+        if fault is not None:
+            count = f"{progress.rollbacks} of {recipe.health.times}"
+            sentence = f"{fault}; back to here, with a lower learning rate ({count})"
+            log.event(snapshot.step, "rollback", sentence, "warning")
+    for note in notes:
+        log.event(model.num_timesteps, "note", note, "warning")
+    short_of = shortage(run.path, space.needed(model, recipe))
+    for remark in (*damaged, *doubts, *filter(None, [short_of])):
+        log.remark(model.num_timesteps, remark)
+
+    # 3. Collect, update, and at each boundary log, judge and save, to the budget's end.
+    environment = watched(model)
+    environment.report = lambda kind, sentence: log.event(
+        environment.steps, kind, sentence, "warning"
+    )
+    model.set_logger(sb3_logger(log, clock))
+    guard_gradients(model, recipe.health)
+    boundary = AtUpdateBoundary(run, recipe, log, clock, progress, stop, exact)
+    run.start(recipe.budget.steps, model.num_timesteps, progress.best)
+    try:
+        with Watchdog(clock, log, lambda: environment.steps):
+            state, reason = _learn(model, recipe.budget.steps, boundary)
+    except KeyboardInterrupt:
+        reason = "interrupted twice; it goes on from its newest checkpoint"
+        _end(run, log, model, "stopped", reason, "warning")
+        raise
+    except (NonFiniteError, EnvironmentFailedError) as error:
+        if isinstance(error, NonFiniteError) and _may_roll_back(run, recipe, progress):
+            raise RollBack(str(error)) from None
+        _end(run, log, model, "failed", str(error), "error")
+        raise TrainingFailed(str(error)) from None
+    except StorageError as error:
+        with contextlib.suppress(StorageError):
+            log.event(model.num_timesteps, "failed", str(error), "error")
+        raise
+    except BaseException as error:
+        _end(run, log, model, "failed", f"{type(error).__name__}: {error}", "error")
+        raise
+    _end(run, log, model, state, reason, "info")
+    return state
+
+
+def _may_roll_back(run: Run, recipe: AgentRecipe, progress: Progress) -> bool:
+    health = recipe.health
+    left = progress.rollbacks < health.times
+    return health.on_nan == "rollback" and left and bool(checkpoint.steps(run.checkpoints))
+
+
+def _restore(
+    model: BaseAlgorithm,
+    recipe: AgentRecipe,
+    snapshot: Snapshot,
+    progress: Progress,
+    fault: str | None,
+) -> tuple[Snapshot | None, list[str]]:
+    """Put a snapshot into a new agent, and its environments where they were, or on a new way.
+
+    Returns:
+        The snapshot if the run goes on to the same bits, else None; and remarks on why it does not.
+    """
+    agent_state.restore(model, snapshot)
+    then = snapshot.state.get("made_with", {})
+    doubts = differences(then, made_with(model.device.type))
+    environment = watched(model)
+    environment.steps = snapshot.step
+    environment.skipped, environment.restarted = progress.skipped, progress.restarted
+    differs = None
+    if fault is not None:
+        progress.rollbacks += 1
+    else:
+        differs = moment.play_episodes_again(model, snapshot)
+        lost = hasattr(model, "replay_buffer") and "replay_buffer" not in snapshot.arrays
+        if lost:
+            differs = "the replay buffer was not kept (checkpoints.replay_buffer)"
+        if differs is not None:
+            doubts.append(f"it goes on with new episodes, to other bits: {differs}")
+    if progress.rollbacks:
+        agent.scale_learning_rate(model, recipe.health.rollback_rate**progress.rollbacks)
+    if fault is None and differs is None:
+        return snapshot, doubts
+    agent_state.cut_unfinished_episodes(model)
+    agent.start_new_episodes(model, recipe, snapshot.step, progress.rollbacks)
+    return None, doubts
 
 
 def _learn(model: BaseAlgorithm, budget: int, boundary: AtUpdateBoundary) -> tuple[str, str]:
@@ -126,6 +214,8 @@ def _newest_checkpoint(run: Run) -> tuple[Snapshot | None, list[str]]:
     Raises:
         UserError: there are checkpoints, but none is whole; nothing is removed.
     """
+    for parent in (run.checkpoints, run.best):
+        recover(parent)
     snapshot, damaged = checkpoint.latest(run.checkpoints)
     if snapshot is None and damaged:
         raise UserError(
@@ -136,34 +226,3 @@ def _newest_checkpoint(run: Run) -> tuple[Snapshot | None, list[str]]:
     checkpoint.prune(run.checkpoints, known)
     checkpoint.prune(run.best, known)
     return snapshot, damaged
-
-
-def guard_gradients(model: BaseAlgorithm, watched: WatchedVecEnv) -> None:
-    """Stop before an optimiser would apply a gradient that is NaN or infinite."""
-    for name in model._get_torch_save_params()[0]:
-        optimizer = recursive_getattr(model, name)
-        if not isinstance(optimizer, torch.optim.Optimizer):
-            continue
-
-        def check(optimizer: torch.optim.Optimizer, *_: Any, name: str = name) -> None:
-            gradients = [
-                parameter.grad
-                for group in optimizer.param_groups
-                for parameter in group["params"]
-                if parameter.grad is not None
-            ]
-            if not torch.stack(torch._foreach_norm(gradients)).isfinite().all():
-                raise NonFiniteError(
-                    f"NaN or infinity in the loss or its gradient ({name}) at step "
-                    f"{watched.steps:,}; the update was not applied"
-                )
-
-        optimizer.register_step_pre_hook(check)
-
-
-def _watched(model: BaseAlgorithm) -> WatchedVecEnv:
-    """Find our wrapper in the stack around the training environment."""
-    vector: Any = model.env
-    while not isinstance(vector, WatchedVecEnv):
-        vector = vector.venv
-    return vector

@@ -18,15 +18,18 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-from rl_lab import recipes, threads
+from rl_lab import checkpoint, recipes, threads
 from rl_lab.cache import cache_directory
 from rl_lab.errors import UserError
-from rl_lab.metrics import Level, MetricLog
+from rl_lab.files import StorageError, write_json, writing
+from rl_lab.metrics import MetricLog
 from rl_lab.recipes import Section
+from rl_lab.rlhf import space
 from rl_lab.rlhf.recipe import LanguageRecipe
 from rl_lab.rlhf.stages import NEEDS, STAGES, VERSION, Stage
 from rl_lab.run import Run
 from rl_lab.signals import Stopped, StopRequest
+from rl_lab.storage import ending_in_order, shortage
 
 
 class StageRecipe(Section):
@@ -53,8 +56,9 @@ def train(run: Run, recipe: LanguageRecipe, stop: StopRequest, *, fresh: bool = 
 
     Raises:
         UserError: a stage's input cannot be used, or another process trains this experiment.
+        StorageError: something could not be written; it says how to go on.
     """
-    with run.lock():
+    with run.lock(), ending_in_order(run, lambda: _what_resumes(run, recipe)):
         threads.pin(recipe.threads)
         torch.set_num_threads(recipe.threads)
         device = device_of(recipe)
@@ -62,6 +66,9 @@ def train(run: Run, recipe: LanguageRecipe, stop: StopRequest, *, fresh: bool = 
         with MetricLog(run.metrics_file) as log:
             run.start(len(recipe.stages), 0, None)
             run.update_status(unit="stages")
+            short_of = shortage(run.path, space.needed(recipe))
+            if short_of:
+                log.remark(0, short_of)
             try:
                 for number, name in enumerate(recipe.stages):
                     run.update_status(stage=name, step=number)
@@ -77,7 +84,7 @@ def train(run: Run, recipe: LanguageRecipe, stop: StopRequest, *, fresh: bool = 
                 raise
             run.update_status(step=len(recipe.stages))
             if "evaluate" in recipe.stages:
-                shutil.copy2(Run(run.path / "evaluate").evaluation_file, run.evaluation_file)
+                write_json(run.evaluation_file, Run(run.path / "evaluate").evaluations)
             _end(run, log, "finished", "every stage is done")
             return "finished"
 
@@ -96,7 +103,8 @@ def _one_stage(
     """Have one stage finished: here already, from the cache, or by running it."""
     stage = Run(run.path / name)
     if stage.path.exists() and not stage.recipe_file.exists():
-        shutil.rmtree(stage.path)  # it was killed while it was being made
+        with writing(stage.path):
+            shutil.rmtree(stage.path)  # it was killed while it was being made
     if stage.recipe_file.exists():
         if _inputs_of(stage) != inputs:
             raise UserError(
@@ -124,7 +132,8 @@ def _run_stage(
     name: str, stage: Run, run: Run, recipe: LanguageRecipe, device: str, stop: StopRequest
 ) -> None:
     """Run one stage in its directory; its status says how it ended."""
-    stage.metrics_file.touch()
+    with writing(stage.metrics_file):
+        stage.metrics_file.touch()
     with stage.lock(), MetricLog(stage.metrics_file) as log:
         stage.start(0, 0, stage.status.get("best"))
         if name != "ppo" and stage.metrics_file.stat().st_size:  # ppo goes on where it was
@@ -144,18 +153,34 @@ def _run_stage(
             reason = _said(error)
             raise
         finally:
-            level: Level = "error" if state == "failed" else "info"
-            log.event(stage.status["step"], state, reason or "done", level)
-            stage.update_status(state=state, reason=reason or None)
+            _end(stage, log, state, reason or None)
 
 
-def _end(run: Run, log: MetricLog, state: str, reason: str) -> None:
-    log.event(run.status["step"], state, reason, "error" if state == "failed" else "info")
-    run.update_status(state=state, reason=reason)
+def _end(run: Run, log: MetricLog, state: str, reason: str | None) -> None:
+    """Write down how a run ended; where that cannot be, what made it fail is what is said."""
+    failed = state == "failed"
+    tolerant = contextlib.suppress(StorageError) if failed else contextlib.nullcontext()
+    with tolerant:
+        log.event(run.status["step"], state, reason or "done", "error" if failed else "info")
+    with tolerant:
+        run.update_status(state=state, reason=reason)
 
 
 def _said(error: BaseException) -> str:
-    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, UserError | StorageError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _what_resumes(run: Run, recipe: LanguageRecipe) -> str:
+    """What resuming an experiment would do now."""
+    for name in recipe.stages:
+        stage = Run(run.path / name)
+        if stage.status["state"] != "finished":
+            step = checkpoint.newest_whole(stage.checkpoints)
+            where = "its start" if step is None else f"step {step:,}, which is safe"
+            return f"goes on with the stage {name!r} from {where}"
+    return "ends it; every stage is done"
 
 
 def device_of(recipe: LanguageRecipe) -> str:

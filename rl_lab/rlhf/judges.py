@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 
 from rl_lab.arrays import load_npz
 from rl_lab.errors import UserError
-from rl_lab.files import write_json
+from rl_lab.files import whole_directory, write_json
 from rl_lab.metrics import MetricLog
 from rl_lab.rlhf.jsonl import read_jsonl
 from rl_lab.rlhf.recipe import Judge
@@ -65,14 +65,14 @@ class LinearJudge:
 
     def save(self, directory: Path) -> None:
         """Write it as numbers and words; nothing that loading would have to run."""
-        directory.mkdir(parents=True, exist_ok=True)
-        with (directory / "weights.npz").open("wb") as file:
-            np.savez_compressed(
-                file, allow_pickle=False,
-                weights=self._weights, bias=self._bias, idf=self._vectorizer.idf_,
-            )  # fmt: skip
         words = sorted(self._vectorizer.vocabulary_, key=self._vectorizer.vocabulary_.get)
-        (directory / "words.json").write_text(json.dumps(words), encoding="utf-8")
+        with whole_directory(directory) as whole:
+            with (whole / "weights.npz").open("wb") as file:
+                np.savez_compressed(
+                    file, allow_pickle=False,
+                    weights=self._weights, bias=self._bias, idf=self._vectorizer.idf_,
+                )  # fmt: skip
+            (whole / "words.json").write_text(json.dumps(words), encoding="utf-8")
 
     @classmethod
     def load(cls, directory: Path) -> "LinearJudge":

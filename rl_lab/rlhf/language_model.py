@@ -24,6 +24,7 @@ from transformers.utils import logging as transformers_logging
 
 from reward_models import model_files
 from rl_lab.errors import UserError, nearest
+from rl_lab.files import whole_directory
 
 # Our own screens show progress; theirs would tear them.
 transformers_logging.disable_progress_bar()
@@ -105,6 +106,17 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "left"
     return tokenizer
+
+
+def save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, directory: Path) -> None:
+    """Write a model and its tokenizer as a Hugging Face directory, whole or not at all.
+
+    Raises:
+        StorageError: they cannot be written.
+    """
+    with whole_directory(directory) as whole:
+        model.save_pretrained(whole)
+        tokenizer.save_pretrained(whole)
 
 
 def build(architecture: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

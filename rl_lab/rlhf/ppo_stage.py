@@ -232,5 +232,4 @@ def save_model(policy: Policy, tokenizer: PreTrainedTokenizerBase, directory: Pa
     model = policy.model
     if hasattr(model, "merge_and_unload"):
         model = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
-    model.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+    language_model.save(model, tokenizer, directory)

@@ -83,7 +83,7 @@ def restore(
     progress.moments, progress.best = RunningMoments(**saved["moments"]), saved["best"]
     log.event(progress.update, "resumed", f"from update {progress.update}")
     for sentence in damaged:
-        log.event(progress.update, "note", sentence, "warning")
+        log.remark(progress.update, sentence)
     # A best beyond the snapshot is to come again.
     checkpoint.prune(run.best, range(progress.update + 1))
     return reference

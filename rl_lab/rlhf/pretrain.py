@@ -174,8 +174,7 @@ def pretrain(  # noqa: PLR0915 -- a run reads top to bottom
 
     # 8. Leave the best model, and what is known of it.
     model.load_state_dict(best_weights)
-    model.save_pretrained(run.path / "model")
-    tokenizer.save_pretrained(run.path / "model")
+    language_model.save(model, tokenizer, run.path / "model")
     write_json(
         run.path / "report.json",
         {

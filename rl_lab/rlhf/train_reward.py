@@ -18,10 +18,10 @@ from trl import RewardConfig
 
 from reward_models.text import quiet
 from rl_lab.errors import UserError
-from rl_lab.files import write_json
+from rl_lab.files import write_json, writing
 from rl_lab.metrics import MetricLog
 from rl_lab.phases import PhaseClock
-from rl_lab.rlhf import reward_report
+from rl_lab.rlhf import language_model, reward_report
 from rl_lab.rlhf.language_model import has_bfloat16
 from rl_lab.rlhf.preference_trainer import Comparisons, PreferenceTrainer, load_base
 from rl_lab.rlhf.recipe import Reward
@@ -155,18 +155,18 @@ def train_member(
             disable_tqdm=True,
             seed=seed,
         )
-        trainer = PreferenceTrainer(
-            model=model,
-            args=config,
-            train_dataset=dataset,
-            processing_class=tokenizer,
-            data_collator=Comparisons(tokenizer.pad_token_id),
-            callbacks=[progress],
-        )
+        with writing(directory):  # it makes the directory
+            trainer = PreferenceTrainer(
+                model=model,
+                args=config,
+                train_dataset=dataset,
+                processing_class=tokenizer,
+                data_collator=Comparisons(tokenizer.pad_token_id),
+                callbacks=[progress],
+            )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-        model.save_pretrained(directory)
-        tokenizer.save_pretrained(directory)
+        language_model.save(model, tokenizer, directory)
 
 
 class Progress(TrainerCallback):

@@ -254,7 +254,7 @@ def read_evaluation(content: bytes, directory: Path) -> None:
 
 
 def read_manifest(content: tuple[bytes, bytes], directory: Path) -> None:
-    path = directory / "1"
+    path = directory / f"{1:012d}"
     path.mkdir()
     (path / "state.json").write_bytes(content[1])
     (path / "manifest.json").write_bytes(content[0])

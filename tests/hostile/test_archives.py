@@ -152,12 +152,13 @@ def test_a_bad_npz_is_refused_before_it_takes_memory(name: str, tmp_path: Path) 
     tracemalloc.stop()
     assert peak < 20_000_000
     # In a checkpoint, by somebody who can hash.
-    (tmp_path / "1").mkdir()
-    (tmp_path / "a.npz").rename(tmp_path / "1" / "a.npz")
+    snapshot = tmp_path / f"{1:012d}"
+    snapshot.mkdir()
+    (tmp_path / "a.npz").rename(snapshot / "a.npz")
     hashes = {"a.npz": hashlib.sha256(content).hexdigest()}
-    (tmp_path / "1" / "manifest.json").write_text(json.dumps({"step": 1, "sha256": hashes}))
+    (snapshot / "manifest.json").write_text(json.dumps({"step": 1, "sha256": hashes}))
     with pytest.raises(CheckpointError, match=r"a\.npz cannot be read"):
-        checkpoint.load(tmp_path / "1")
+        checkpoint.load(snapshot)
 
 
 def test_members_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -186,8 +187,8 @@ def test_every_kind_of_array_comes_back(save: Callable[..., None], tmp_path: Pat
 
 def test_a_hashed_tensor_file_or_state_that_is_none_is_a_damaged_snapshot(tmp_path: Path) -> None:
     for name, content in (("a.safetensors", b"\xff" * 20), ("a.json", b"[" * 100_000)):
-        path = tmp_path / name.replace(".", "-")
-        path.mkdir()
+        path = tmp_path / name / f"{1:012d}"
+        path.mkdir(parents=True)
         (path / name).write_bytes(content)
         hashes = {name: hashlib.sha256(content).hexdigest()}
         (path / "manifest.json").write_text(json.dumps({"step": 1, "sha256": hashes}))

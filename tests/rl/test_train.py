@@ -356,18 +356,6 @@ def test_a_recipe_changed_after_training_is_named(make_recipe: MakeRecipe, tmp_p
         agent.load(other, checkpoint.load(path))
 
 
-def test_a_resumed_run_meets_new_episodes(make_recipe: MakeRecipe) -> None:
-    recipe = make_recipe("cartpole")
-    at_start, again, later = (
-        agent.build(recipe, first_step=step).env.reset()  # type: ignore[union-attr]
-        for step in (0, 0, 5000)
-    )
-    assert np.array_equal(at_start, again)
-    assert not np.array_equal(at_start, later)
-    starts = [tuple(row) for row in at_start]
-    assert len(set(starts)) == len(starts) == 8
-
-
 def test_the_schedules_of_ars_go_on_where_they_were(make_recipe: MakeRecipe) -> None:
     linear = {"schedule": "linear", "start": 0.1, "end": 0.0}
     recipe = make_recipe("ars", {"env.id": "CartPole-v1", "algorithm.learning_rate": linear,

@@ -1,0 +1,154 @@
+"""Wrappers that know of episodes: seeds for their starts, and an unfinished one played again.
+
+An environment cannot be asked for its state (Box2D, MuJoCo and most others keep it where Python
+does not see it), but it can be brought there again: put its random generator back to where it was
+before the reset, reset, and take the same actions. Whether that worked is checked, not hoped.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+LONGEST = 100_000
+"""Actions kept of an episode; a longer one is not played again."""
+
+RandomState = dict[str, Any]
+"""State of a numpy generator, as JSON can hold it."""
+
+
+class SeededResets(gymnasium.Wrapper):
+    """Gives each reset the next of a list of seeds, so that an episode can be repeated alone."""
+
+    def __init__(self, env: gymnasium.Env, seeds: list[int]) -> None:
+        super().__init__(env)
+        self.seeds = seeds
+        """Of the resets to come."""
+
+    def seed_next_reset(self, seed: int) -> None:
+        """Give the next reset this seed."""
+        self.seeds[:] = [seed]
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        if seed is None and self.seeds:
+            seed = self.seeds.pop(0)
+        return super().reset(seed=seed, options=options)
+
+
+@dataclass(frozen=True)
+class UnfinishedEpisode:
+    """An episode up to now: how it began, what was done in it, and what tells that it is the same.
+
+    A copy's process sends it to the parent's, so it holds plain data and arrays only.
+    """
+
+    seed: int | None
+    """Its reset was given; None: it drew on from the generator."""
+    random_state: RandomState | None
+    """Of the environment's generator before the reset; None: it had none."""
+    actions: np.ndarray
+    """(steps, ...), as the environment was given them."""
+    rewards: np.ndarray
+    """(steps,) float64, as the environment gave them."""
+    random_state_now: RandomState | None
+    """Of the environment's generator after the last step."""
+    observation: str
+    """SHA-256 of the last observation."""
+
+
+class RepeatableEpisodes(gymnasium.Wrapper):
+    """Outermost around one environment: records the episode under way, and plays one again."""
+
+    def __init__(self, env: gymnasium.Env) -> None:
+        super().__init__(env)
+        self._begun = False
+        self._seed: int | None = None
+        self._random_state: RandomState | None = None
+        self._actions: list[Any] = []
+        self._rewards: list[float] = []
+        self._observation: Any = None
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        to_come = self.get_wrapper_attr("seeds")
+        self._begun = True
+        self._seed = to_come[0] if seed is None and to_come else seed
+        self._random_state = _random_state(self.unwrapped)
+        self._actions, self._rewards = [], []
+        self._observation, info = super().reset(seed=seed, options=options)
+        return self._observation, info
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        if len(self._actions) <= LONGEST:
+            self._actions.append(np.array(action))  # a copy: the caller's may be written over
+        self._observation, reward, terminated, truncated, info = super().step(action)
+        if len(self._rewards) <= LONGEST:
+            self._rewards.append(float(reward))
+        return self._observation, reward, terminated, truncated, info
+
+    def unfinished_episode(self) -> UnfinishedEpisode | None:
+        """What `play_again` needs; None: no episode has begun, or it is too long to be kept."""
+        if not self._begun or len(self._actions) > LONGEST:
+            return None
+        return UnfinishedEpisode(
+            self._seed, self._random_state, np.array(self._actions), np.array(self._rewards),
+            _random_state(self.unwrapped), _digest(self._observation),
+        )  # fmt: skip
+
+    def play_again(self, episode: UnfinishedEpisode) -> bool:
+        """Bring the environment to where an episode was; return whether it came to the same.
+
+        It did if every reward, the last observation and the generator's state are what they were,
+        bit for bit. If not, the environment is to be reset.
+        """
+        self.get_wrapper_attr("seeds").clear()
+        if episode.seed is None and episode.random_state is not None:
+            self.unwrapped.np_random = _generator(episode.random_state)
+        self.reset(seed=episode.seed)
+        for action, expected in zip(episode.actions, episode.rewards, strict=True):
+            _, reward, terminated, truncated, _ = self.step(action)
+            if float(reward) != expected or terminated or truncated:
+                return False
+        now = _random_state(self.unwrapped)
+        return now == episode.random_state_now and _digest(self._observation) == episode.observation
+
+
+def _random_state(env: gymnasium.Env) -> RandomState | None:
+    """State of the generator Gymnasium gives an environment; None if it has drawn nothing."""
+    generator = getattr(env, "_np_random", None)
+    if not isinstance(generator, np.random.Generator):
+        return None
+    state = dict(generator.bit_generator.state)
+    return state if state["bit_generator"] == "PCG64" else None
+
+
+def _generator(state: RandomState) -> np.random.Generator:
+    bits = np.random.PCG64()
+    bits.state = state  # type: ignore[assignment]
+    return np.random.Generator(bits)
+
+
+def _digest(observation: Any) -> str:
+    """SHA-256 over an observation's arrays, in a fixed order."""
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, dict):
+            for key in sorted(value):
+                digest.update(str(key).encode())
+                add(value[key])
+        elif isinstance(value, tuple | list):
+            for part in value:
+                add(part)
+        elif isinstance(value, str):
+            digest.update(value.encode())
+        else:
+            digest.update(np.ascontiguousarray(value).tobytes())
+
+    add(observation)
+    return digest.hexdigest()

@@ -1,0 +1,259 @@
+"""What is no number is never learned from, and an environment that fails is told of."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+
+from rl_lab import checkpoint
+from rl_lab.metrics import numbers_of, read_metrics
+from rl_lab.rl import agent, environments, watchdog
+from rl_lab.rl.recipe import AgentRecipe, Environment
+from rl_lab.rl.train import TrainingFailed, train
+from rl_lab.run import Run
+from rl_lab.signals import StopRequest
+
+MakeRecipe = Callable[..., AgentRecipe]
+MakeRun = Callable[..., Run]
+
+SMALL = {
+    "env.number": 2, "algorithm.n_steps": 32, "algorithm.batch_size": 32, "algorithm.n_epochs": 2,
+    "budget.steps": 512, "checkpoints.every": 128, "evaluation.every": 10**6,
+    "evaluation.episodes": 1, "logging.every": 64,
+}  # fmt: skip
+
+
+class Faulty(gymnasium.Env):
+    """Does something wrong at a step of its life; the first copy made in a test only.
+
+    Args:
+        fault: what, of the names in `step`.
+        at: the step.
+        dictionary: whether observations are dicts.
+    """
+
+    action_space = gymnasium.spaces.Discrete(2)
+    lives = 0
+
+    def __init__(self, fault: str, at: int = 100, dictionary: bool = False) -> None:
+        box = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
+        space = gymnasium.spaces.Dict({"one": box, "two": box}) if dictionary else box
+        self.observation_space = space  # type: ignore[assignment]
+        self.dictionary = dictionary
+        self.fault, self.at, self.steps = fault, at, 0
+
+    def observe(self, value: float = 0.5) -> Any:
+        array = np.full(2, value, dtype=np.float32)
+        return {"one": np.zeros(2, dtype=np.float32), "two": array} if self.dictionary else array
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict]:
+        super().reset(seed=seed)
+        Faulty.lives += 1
+        return self.observe(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        done = self.steps % 10 == 0
+        if self.steps < self.at:
+            return self.observe(), 1.0, done, False, {}
+        match self.fault:
+            case "observation":
+                return self.observe(np.nan), 1.0, done, False, {}
+            case "reward":
+                return self.observe(), np.inf, done, False, {}
+            case "once":
+                return self.observe(np.nan if self.steps == self.at else 0.5), 1.0, done, False, {}
+            case "raise":
+                raise ZeroDivisionError("out of luck")
+            case "hang":
+                time.sleep(30)
+            case "exit":
+                raise SystemExit(3)
+        raise AssertionError(self.fault)
+
+
+gymnasium.register("Test/Faulty-v0", entry_point=Faulty, disable_env_checker=True)
+
+
+SUPERVISED = environments._supervised
+
+
+def supervised_in_a_process(environment: Environment, seeds: list[int]) -> gymnasium.Env:
+    """As ever, but a process that unpickles this has imported this file, and so knows Faulty."""
+    return SUPERVISED(environment, seeds)
+
+
+def faulty(fault: str, **settings: Any) -> dict[str, Any]:
+    return SMALL | {"env.id": "Test/Faulty-v0", "env.kwargs": {"fault": fault, **settings}}
+
+
+def run_to_end(run: Run, recipe: AgentRecipe) -> str:
+    with StopRequest() as stop:
+        return train(run, recipe, stop)
+
+
+def events(run: Run, kind: str) -> list[str]:
+    return [r["message"] for r in read_metrics(run.metrics_file) if r.get("event") == kind]
+
+
+@pytest.mark.parametrize("dictionary", [False, True])
+@pytest.mark.parametrize(("fault", "at"), [("observation", 100), ("reward", 93)])
+def test_an_episode_with_a_nan_is_cut_off_before_it_so_many_times(
+    fault: str, at: int, dictionary: bool, make_recipe: MakeRecipe, make_run: MakeRun
+) -> None:
+    settings = faulty(fault, at=at, dictionary=dictionary)
+    recipe = make_recipe("ppo", settings | {"health.on_nan": "skip", "health.times": 5})
+    run = make_run(recipe)
+    with pytest.raises(TrainingFailed, match=rf"in the .*{fault} of environment"):
+        run_to_end(run, recipe)
+    skipped = events(run, "skipped")
+    assert len(skipped) == 5
+    assert f"{fault} of environment 0 at step {2 * at:,}" in skipped[0]
+    assert skipped[-1].endswith("(5 of 5)")
+    assert run.state == "failed"
+
+
+def test_a_nan_that_passes_is_survived(make_recipe: MakeRecipe, make_run: MakeRun) -> None:
+    recipe = make_recipe("ppo", faulty("once", at=55) | {"health.on_nan": "skip"})
+    run = make_run(recipe)
+    assert run_to_end(run, recipe) == "finished"
+    assert len(events(run, "skipped")) == 2  # one a copy
+    snapshot, _ = checkpoint.latest(run.checkpoints)
+    assert snapshot is not None
+    assert snapshot.state["progress"]["skipped"] == 2
+    assert all(tensor.isfinite().all() for tensor in snapshot.tensors["policy"].values())
+
+
+def test_a_rollback_goes_another_way_more_slowly_and_ends_at_last(
+    make_recipe: MakeRecipe, make_run: MakeRun
+) -> None:
+    recipe = make_recipe(
+        "ppo",
+        faulty("observation", at=100)
+        | {"health.on_nan": "rollback", "health.times": 2, "algorithm.learning_rate": 1e-3},
+    )
+    run = make_run(recipe)
+    with pytest.raises(TrainingFailed, match="step 456"):  # 100 steps of two copies after 256
+        run_to_end(run, recipe)
+    rollbacks = events(run, "rollback")
+    assert len(rollbacks) == 2
+    assert "NaN or infinity in the last observation of environment 0 at step 200" in rollbacks[0]
+    assert rollbacks[1].endswith("(2 of 2)")
+    _, rates = numbers_of(read_metrics(run.metrics_file), "train/learning_rate")
+    assert rates[-1] == pytest.approx(2.5e-4)
+
+
+def nan_gradient(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Make the advantages of an agent's `at`-th rollout no numbers."""
+    build, rollouts = agent.build, [0]
+
+    def poisoned_build(*arguments: Any, **settings: Any) -> Any:
+        model = build(*arguments, **settings)
+        compute = model.rollout_buffer.compute_returns_and_advantage
+
+        def poisoned(*inner: Any, **named: Any) -> None:
+            compute(*inner, **named)
+            rollouts[0] += 1
+            if rollouts[0] == at:
+                model.rollout_buffer.advantages[3] = np.nan
+
+        model.rollout_buffer.compute_returns_and_advantage = poisoned
+        return model
+
+    monkeypatch.setattr(agent, "build", poisoned_build)
+
+
+@pytest.mark.parametrize("on_nan", ["skip", "rollback"])
+def test_a_nan_gradient_is_never_applied(
+    on_nan: str, make_recipe: MakeRecipe, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nan_gradient(monkeypatch, at=4)
+    settings = {"env.id": "CartPole-v1", "health.on_nan": on_nan, "health.times": 10}
+    recipe = make_recipe("ppo", SMALL | settings)
+    run = make_run(recipe)
+    assert run_to_end(run, recipe) == "finished"
+    told = events(run, "skipped" if on_nan == "skip" else "rollback")
+    assert told
+    assert "loss or its gradient (policy.optimizer) at step 256" in told[0]
+    snapshot, _ = checkpoint.latest(run.checkpoints)
+    assert snapshot is not None
+    assert all(torch.isfinite(tensor).all() for tensor in snapshot.tensors["policy"].values())
+
+
+@pytest.mark.parametrize("vectorization", ["dummy", "subproc"])
+def test_a_copy_that_raises_is_replaced_as_often_as_allowed(
+    vectorization: str, make_recipe: MakeRecipe, make_run: MakeRun,
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    if vectorization == "subproc":
+        monkeypatch.setattr(environments, "_supervised", supervised_in_a_process)
+    recipe = make_recipe(
+        "ppo", faulty("raise", at=60) | {"env.restarts": 3, "env.vectorization": vectorization}
+    )
+    run = make_run(recipe)
+    with pytest.raises(TrainingFailed, match=r"ZeroDivisionError: out of luck.*allows 3"):
+        run_to_end(run, recipe)
+    restarts = events(run, "environment-restarted")
+    assert len(restarts) == 3
+    assert "environment 0 failed at step 120: ZeroDivisionError: out of luck" in restarts[0]
+    assert 'raise ZeroDivisionError("out of luck")' in capfd.readouterr().err
+
+
+def test_a_copy_that_hangs_is_ended_and_replaced(
+    make_recipe: MakeRecipe, make_run: MakeRun, capfd: pytest.CaptureFixture[str]
+) -> None:
+    recipe = make_recipe("ppo", faulty("hang", at=130) | {"env.restarts": 2, "env.timeout": 0.3})
+    run = make_run(recipe)
+    assert run_to_end(run, recipe) == "finished"
+    restarts = events(run, "environment-restarted")
+    assert len(restarts) == 2
+    assert "it took longer than 0.3 s (env.timeout)" in restarts[0]
+    assert "time.sleep(30)" in capfd.readouterr().err  # where it hung
+
+
+def test_a_copy_whose_process_dies_is_a_sentence(
+    make_recipe: MakeRecipe, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(environments, "_supervised", supervised_in_a_process)
+    recipe = make_recipe("ppo", faulty("exit", at=60) | {"env.vectorization": "subproc"})
+    run = make_run(recipe)
+    with pytest.raises(TrainingFailed, match="the process of an environment died at step 118"):
+        run_to_end(run, recipe)
+    assert run.state == "failed"
+
+
+def test_a_stalled_environment_is_told_of(
+    make_recipe: MakeRecipe, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(watchdog, "PATIENCE", 0.2)
+    monkeypatch.setattr(time, "sleep", lambda seconds, sleep=time.sleep: sleep(min(seconds, 1.0)))
+    recipe = make_recipe("ppo", faulty("hang", at=60) | {"env.number": 1})
+    run = make_run(recipe)
+    with pytest.raises(AssertionError):
+        run_to_end(run, recipe)
+    stalled = [r for r in read_metrics(run.metrics_file) if r.get("event") == "stalled"]
+    assert len(stalled) == 1
+    assert stalled[0]["step"] == 59
+    assert stalled[0]["level"] == "warning"
+    assert "time.sleep(30)" in capfd.readouterr().err
+
+
+def test_what_looks_wrong_is_told_once(
+    make_recipe: MakeRecipe, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a learning rate far too high the policy collapses, and stays so: one event."""
+    recipe = make_recipe(
+        "ppo", SMALL | {"env.id": "CartPole-v1", "algorithm.learning_rate": 0.3,
+                        "budget.steps": 2048}
+    )  # fmt: skip
+    run = make_run(recipe)
+    run_to_end(run, recipe)
+    collapsed = [alert for alert in events(run, "alert") if "entropy loss collapsed" in alert]
+    assert len(collapsed) == 1
+    _, entropies = numbers_of(read_metrics(run.metrics_file), "train/entropy_loss")
+    assert sum(abs(entropy) < 0.01 for entropy in entropies) > 5
