@@ -198,9 +198,7 @@ def test_no_source_ever_trusts_remote_code_or_reads_pickled_weights() -> None:
             source = path.read_text(encoding="utf-8")
             assert not re.search(r"trust_remote_code\s*=\s*(?!False)", source), path
             if path.name not in PICKLING:
-                assert not re.search(
-                    r"\btorch\.load\(|import (cloud)?pickle|joblib\.load", source
-                )
+                assert not re.search(r"\btorch\.load\(|import (cloud)?pickle|joblib\.load", source)
             assert not re.search(r"allow_pickle\s*=\s*(?!False)", source), path
             assert not re.search(r"yaml\.(unsafe_load|full_load|Loader|UnsafeLoader)\b", source)
             for found in re.finditer(r"(\w+)\.from_pretrained\(", source):

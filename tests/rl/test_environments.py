@@ -10,8 +10,8 @@ from gymnasium import spaces
 from rl_lab import extras
 from rl_lab.errors import UserError
 from rl_lab.rl import environments
-from rl_lab.rl.environments import NonFiniteError
 from rl_lab.rl.recipe import Environment
+from rl_lab.rl.watched_vec_env import NonFiniteError
 
 
 class Poisoned(gymnasium.Env):
