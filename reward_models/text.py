@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -21,6 +22,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as transformers_logging
+
+from reward_models import model_files
 
 Message = dict[str, str]
 """One turn of a conversation: `role` and `content`."""
@@ -152,9 +155,10 @@ def _messages(turn: Turn, role: str) -> list[Message]:
 
 def _load(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
+        model_files.check(source)
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # `tokenizers`, and a configuration's own checks, raise no other
         raise ValueError(f"no reward model at {source!r}: {_first_line(error)}") from None
     if config.num_labels != 1:
         raise ValueError(
@@ -162,11 +166,12 @@ def _load(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             "a reward model has one"
         )
     try:
+        model_files.check_weights(source, config, AutoModelForSequenceClassification)
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             source, config=config, dtype=torch.float32, use_safetensors=True,
             trust_remote_code=False, output_loading_info=True,
         )  # fmt: skip
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ValueError(f"cannot load reward model {source!r}: {_first_line(error)}") from None
     if loading["missing_keys"]:
         missing = ", ".join(sorted(loading["missing_keys"])[:3])

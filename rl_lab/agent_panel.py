@@ -7,14 +7,15 @@ from rich.text import Text
 
 from rl_lab import drawing
 from rl_lab.drawing import WIDE, duration, newest, sparkline
+from rl_lab.language_evaluation import mapping
 from rl_lab.run_view import RunView
 from rl_lab.text import inert, inert_text, short
 
 
 def render(view: RunView, width: int, height: int) -> Panel:
     """Draw an agent's run in full."""
-    algorithm = view.recipe.get("algorithm", {}).get("name", "?")
-    environment = view.recipe.get("env", {}).get("id", "?")
+    algorithm = mapping(view.recipe.get("algorithm")).get("name", "?")
+    environment = mapping(view.recipe.get("env")).get("id", "?")
     head = Text(inert(f"{str(algorithm).upper()} on {environment}"), style="bold")
     head.append(inert(f" · seed {view.recipe.get('seed', '?')}"), style="dim")
     inner = width - 4
@@ -55,7 +56,7 @@ def _returns(view: RunView, width: int) -> Table:
         "return", newest(training), Text(sparkline(training, columns), style="green"),
         Text("last 100 episodes", style="dim"),
     )  # fmt: skip
-    episodes = view.recipe.get("evaluation", {}).get("episodes", "?")
+    episodes = mapping(view.recipe.get("evaluation")).get("episodes", "?")
     table.add_row(
         "evaluation", newest(evaluation), Text(sparkline(evaluation, columns), style="cyan"),
         Text(inert(f"{episodes} episodes each"), style="dim"),

@@ -13,6 +13,7 @@ process killed half way leaves no directory that looks like a snapshot.
 import contextlib
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rl_lab.arrays import load_npz
 from rl_lab.files import LEFTOVER, whole_directory, write_json, writing
 
 if TYPE_CHECKING:
@@ -99,7 +101,8 @@ def directories(parent: Path) -> list[Path]:
     """The snapshot directories in `parent`, oldest step first."""
     if not parent.is_dir():
         return []
-    return sorted(path for path in parent.iterdir() if path.is_dir() and path.name.isdigit())
+    named = [path for path in parent.iterdir() if re.fullmatch("[0-9]+", path.name)]
+    return sorted(path for path in named if path.is_dir())
 
 
 def load(path: Path) -> Snapshot:
@@ -108,6 +111,7 @@ def load(path: Path) -> Snapshot:
     Raises:
         CheckpointError: a file is missing or damaged.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     manifest = verify(path)
@@ -119,11 +123,13 @@ def load(path: Path) -> Snapshot:
                 case ".safetensors":
                     snapshot.tensors[file.stem] = load_file(file)
                 case ".npz":
-                    snapshot.arrays[file.stem] = np.load(file, allow_pickle=False)
+                    snapshot.arrays[file.stem] = load_npz(file)
                 case ".json":
                     snapshot.state[file.stem] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:  # the run that owns it has just replaced it
         raise CheckpointError(f"{path}: it was removed while it was read") from None
+    except (ValueError, RecursionError, SafetensorError) as error:  # its hash may be right
+        raise CheckpointError(f"{path}: {name} cannot be read: {error}") from None
     return snapshot
 
 
@@ -138,7 +144,7 @@ def verify(path: Path) -> dict[str, Any]:
     manifest = _manifest(path)
     for name, expected in manifest["sha256"].items():
         file = path / name
-        if Path(name).name != name or file.is_symlink():
+        if not re.fullmatch(r"[\w.-]{1,200}", name) or name == ".." or file.is_symlink():
             raise CheckpointError(f"{path}: {name!r} lies outside the snapshot")
         if not file.is_file():
             raise CheckpointError(f"{path}: {name} is missing")

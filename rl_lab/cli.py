@@ -81,7 +81,7 @@ def main(tokens: list[str] | None = None) -> None:
     try:
         code = app(tokens, exit_on_error=False, print_error=False)
     except (UserError, CycloptsError) as error:
-        print(f"rl-lab: {inert(' '.join(str(error).split()))}", file=sys.stderr)
+        print(f"rl-lab: {_one_line(str(error))}", file=sys.stderr)
         code = 2
     except StorageError as error:  # a full disk is no mistake of who typed the command
         print(f"rl-lab: {inert(error)}", file=sys.stderr)
@@ -92,6 +92,12 @@ def main(tokens: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     sys.exit(code or 0)
+
+
+def _one_line(message: str) -> str:
+    """The message, inert and on one line; of one that quotes very much, the two ends."""
+    line = inert(" ".join(message.split()))
+    return line if len(line) <= 1000 else f"{line[:600]} ... {line[-300:]}"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """A language experiment as somebody watching sees it: its stages, each a run of its own."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from rl_lab import language_vitals
 from rl_lab.language_evaluation import LanguageEvaluation, mapping
 from rl_lab.metrics import Record
+from rl_lab.plain_json import parse
 from rl_lab.run import Run
 from rl_lab.run_view import RunView
 
@@ -177,12 +177,12 @@ def _newest_samples(path: Path) -> list[dict[str, Any]]:
     """The rows of the last step; damaged lines are left out."""
     found = []
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     except OSError:
         return []
     for line in text.split("\n"):
         try:
-            row = json.loads(line)
+            row = parse(line)
         except ValueError:
             continue
         if isinstance(row, dict) and isinstance(row.get("step"), int):

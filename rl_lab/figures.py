@@ -47,7 +47,7 @@ def svg(
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
         pyplot.close(figure)
-    text = buffer.getvalue()
+    text = "\n".join(map(inert, buffer.getvalue().split("\n")))
     text = text[text.index("<svg") :].replace("#000000", "currentColor")
     text = text.replace("<text ", '<text fill="currentColor" ')
     # Several charts share a page: what one refers to must be its own.

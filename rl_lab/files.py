@@ -88,6 +88,27 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, text + "\n")
 
 
+def is_file(path: Path) -> bool:
+    """Whether `path` is a regular file; no name, however odd or long, is an error."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_directory(path: Path) -> bool:
+    """Whether `path` is a directory; no name, however odd or long, is an error."""
+    return is_there(path) and path.is_dir()
+
+
+def is_there(path: Path) -> bool:
+    """Whether `path` names anything; no name, however odd or long, is an error."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def finite(value: Any) -> Any:
     """Copy nested dicts and lists with numbers JSON cannot hold (NaN, infinity) made None."""
     if isinstance(value, dict):

@@ -3,7 +3,6 @@
 Files may be missing (a stage not begun) or damaged: whatever cannot be read is left out.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from rl_lab.drawing import duration
 from rl_lab.experiment_view import ExperimentView
 from rl_lab.language_evaluation import Estimate, estimate, mapping, number, rows
 from rl_lab.metrics import Record
+from rl_lab.plain_json import read_object
 
 LONGEST_CARD = 100_000
 """Characters of a data card that are shown."""
@@ -58,7 +58,7 @@ def _result(experiment: ExperimentView, name: str) -> str:
     if view is None:
         return ""
     if name == "pretrain":
-        report = _json(view.run.path / "report.json")
+        report = read_object(view.run.path / "report.json")
         bits = number(report.get("heldout_bits_per_character"))
         ngram = number(report.get("ngram_bits_per_character"))
         if bits is None:
@@ -109,7 +109,7 @@ def _at(pair: Any, index: int) -> float | None:
 
 def _reward(path: Path) -> dict[str, Any] | None:
     """The reward model's report, of its members together."""
-    report = _json(path)
+    report = read_object(path)
     ensemble = mapping(report.get("ensemble"))
     accuracy = mapping(ensemble.get("accuracy"))
     if not accuracy:
@@ -186,15 +186,11 @@ def _open(high: float | None) -> float | None:
 # --- files ---------------------------------------------------------------------------------------
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return mapping(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return {}
-
-
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")[:LONGEST_CARD]
+        if not path.is_file():
+            return ""
+        with path.open(encoding="utf-8", errors="replace") as file:
+            return file.read(LONGEST_CARD)
     except OSError:
         return ""

@@ -22,14 +22,16 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rl_lab.files import finite, writing
+from rl_lab.plain_json import parse
 from rl_lab.text import inert
 
 Record = dict[str, Any]
 Sink = Callable[[int, Mapping[str, float]], None]
 Level = Literal["info", "warning", "error"]
+LEVELS = get_args(Level)
 
 
 class MetricLog:
@@ -123,7 +125,7 @@ class MetricReader:
 
     def read(self) -> list[Record]:
         """Read on from where the last call ended, and return all records so far."""
-        if not self._path.exists():
+        if not self._path.is_file():  # nor is it a pipe, which would keep us waiting
             return self.records
         with self._path.open("rb") as file:
             file.seek(self._offset)
@@ -136,19 +138,41 @@ class MetricReader:
 
     def _add(self, line: bytes) -> None:
         try:
-            record = json.loads(line)
+            record = _sound(parse(line))
         except ValueError:
             return  # a damaged line costs that line only
-        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-            return
-        if not isinstance(record.get("wall"), int | float):
-            return
         if record.get("event") == "resumed":
             step = record["step"]
             self.records = [old for old in self.records if old["step"] <= step]
         elif record.get("event") == "restarted":
             self.records = []
         self.records.append(record)
+
+
+def _sound(record: Any) -> Record:
+    """A line as `MetricLog` could have written it; what it could not have is left out.
+
+    Raises:
+        ValueError: it has no step, or no time, or its event is no text.
+    """
+    if not isinstance(record, dict):
+        raise ValueError("no object")
+    step, wall = record.get("step"), record.get("wall")
+    if isinstance(step, bool) or not isinstance(step, int) or not 0 <= step < 2**63:
+        raise ValueError("no step")
+    if isinstance(wall, bool) or not isinstance(wall, int | float) or wall < 0:
+        raise ValueError("no time")
+    if "event" not in record:
+        return {
+            name: value
+            for name, value in record.items()
+            if value is None or isinstance(value, int | float)
+        }
+    said = {"event": record["event"], "message": record.get("message", "")}
+    if not all(isinstance(text, str) for text in said.values()):
+        raise ValueError("an event of no words")
+    level = record.get("level")
+    return {"step": step, "wall": wall, **said, "level": level if level in LEVELS else "info"}
 
 
 def read_metrics(path: Path) -> list[Record]:

@@ -68,9 +68,8 @@ def render(experiment: ExperimentView, view: RunView, width: int, height: int) -
     if shown and rest > 2:
         parts += [Text(), completions(experiment.samples[:shown], judges, width)]
         rest -= shown + 2
-    happened = [event for event in view.events if event.get("level") != "debug"]
-    if happened and rest > 1:
-        parts += [Text(), drawing.events(happened, rest - 1)]
+    if view.events and rest > 1:
+        parts += [Text(), drawing.events(view.events, rest - 1)]
     return Group(*parts)
 
 
@@ -164,5 +163,5 @@ def plain(view: RunView) -> list[str]:
     names.append(("KL", "kl/exact", "look/kl"))
     for label, training, look in names:
         value, looked = latest(records, training), latest(records, look)
-        parts.append(f"{label} {figure(value)} (look {figure(looked)})")
+        parts.append(f"{inert(label)} {figure(value)} (look {figure(looked)})")
     return parts

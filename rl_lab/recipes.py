@@ -4,11 +4,9 @@ This room knows how a recipe is found, read, changed and checked, whatever it de
 experiment consists of is declared by the module that runs it: `rl_lab.rl.recipe.AgentRecipe`,
 `rl_lab.rlhf.recipe.LanguageRecipe`.
 
-YAML is read by a safe loader (no Python objects), with two changes to PyYAML's: a key given twice
-is an error, and floats and booleans are YAML 1.2's: `1e-3` is a number and `no` is a word.
+A recipe may come from a stranger, so YAML is read as plain data only: see `rl_lab.plain_yaml`.
 """
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from rl_lab.errors import UserError, nearest
+from rl_lab.files import is_file, is_there
+from rl_lab.plain_yaml import DEEPEST, FLOAT, MOST_CHARACTERS, key_lines, parse_yaml
 
 BUILT_IN = Path(__file__).parent / "recipes"
 
@@ -50,94 +50,14 @@ def find(name: str) -> Path:
     if name in built_in_names():
         return BUILT_IN / f"{name}.yaml"
     path = Path(name)
-    if path.is_file():
+    if is_file(path):
         return path
+    if is_there(path) and path.suffix in {".yaml", ".yml"}:  # a directory, or a pipe that hangs
+        raise UserError(f"recipe {name!r} is no regular file")
     if path.suffix in {".yaml", ".yml"} or "/" in name:
         raise UserError(f"recipe file {name!r} does not exist")
     hint = nearest(name, built_in_names()) or "; `rl-lab recipes` lists them"
     raise UserError(f"unknown recipe {name!r}{hint}")
-
-
-# --- reading -------------------------------------------------------------------------------------
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader with YAML 1.2 floats and booleans and no repeated keys."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key is a word, not a list or a mapping", key.start_mark
-                )
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key {key.value!r} is given twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-# Every PyYAML resolver but those of YAML 1.1's floats and booleans, then those of YAML 1.2.
-_REPLACED = ("tag:yaml.org,2002:float", "tag:yaml.org,2002:bool")
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in rules if tag not in _REPLACED]
-    for first, rules in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile("^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_FLOAT = (
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:\d[\d_]*\.[\d_]*(?:[eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+"
-        r"|\.\d+(?:[eE][-+]?\d+)?|\.inf|\.nan)$",
-        re.IGNORECASE,
-    ),
-    list("-+0123456789."),
-)
-_Loader.add_implicit_resolver(*_FLOAT)
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Parse YAML safely.
-
-    Args:
-        text: the YAML.
-        where: what to call it in an error: a file name, or a command-line key.
-
-    Raises:
-        UserError: the text is no YAML, or would need more than plain data.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UserError(f"{where}{line}: {error.problem}") from None
-    except (yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{where}: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise UserError(f"{where}: lists or mappings are nested too deeply") from None
-
-
-def _key_lines(text: str) -> dict[str, int]:
-    """Line number (from 1) of each key of a YAML mapping, by dotted path."""
-    lines: dict[str, int] = {}
-    visited: set[int] = set()  # an alias is a node met before, perhaps its own parent
-
-    def visit(node: yaml.Node, prefix: str) -> None:
-        if isinstance(node, yaml.MappingNode) and id(node) not in visited:
-            visited.add(id(node))
-            for key, value in node.value:
-                path = f"{prefix}{key.value}"
-                lines[path] = key.start_mark.line + 1
-                visit(value, f"{path}.")
-
-    root = yaml.compose(text, Loader=_Loader)
-    if root is not None:
-        visit(root, "")
-    return lines
 
 
 # --- overriding ----------------------------------------------------------------------------------
@@ -162,6 +82,8 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
             if not remaining or remaining[0].startswith("--"):
                 raise UserError(f"--{key} needs a value{nearest(key, TRAIN_OPTIONS)}")
             value = remaining.pop(0)
+        if key.count(".") >= DEEPEST:
+            raise UserError(f"--{key[:40]}...: nested deeper than {DEEPEST} sections")
         overrides[key] = parse_yaml(value, f"--{key}") if value else ""
     return overrides
 
@@ -169,6 +91,7 @@ def parse_overrides(tokens: Sequence[str]) -> dict[str, Any]:
 # Options of `rl-lab train` that somebody may misspell among the overrides.
 TRAIN_OPTIONS = (
     "seeds", "jobs", "name", "resume", "dry-run", "print-recipe", "json", "quiet", "fresh",
+    "trust",
 )  # fmt: skip
 
 
@@ -207,7 +130,7 @@ def load(
     """
     path, text, data = read(name)
     data.setdefault("name", path.stem)
-    return check(recipe_type, data, overrides or {}, path=path, lines=_key_lines(text))
+    return check(recipe_type, data, overrides or {}, path=path, lines=key_lines(text))
 
 
 def read(name: str) -> tuple[Path, str, dict[str, Any]]:
@@ -218,8 +141,11 @@ def read(name: str) -> tuple[Path, str, dict[str, Any]]:
     """
     path = find(name)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MOST_CHARACTERS + 1)  # one too many is enough to be refused
+    except OSError as error:
+        raise UserError(f"cannot read recipe {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
         raise UserError(f"cannot read recipe {path}: {error}") from None
     data = parse_yaml(text, str(path))
     if not isinstance(data, dict):
@@ -322,7 +248,7 @@ def _represent_list(dumper: _Dumper, data: list[Any]) -> yaml.Node:
 
 
 _Dumper.add_representer(list, _represent_list)
-_Dumper.add_implicit_resolver(*_FLOAT)  # so that the string "1e-3" is quoted
+_Dumper.add_implicit_resolver(*FLOAT)  # so that the string "1e-3" is quoted
 
 
 def dump(recipe: Section) -> str:

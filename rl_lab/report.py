@@ -10,10 +10,11 @@ from typing import Any
 
 import jinja2
 
-from rl_lab import figures, language_report
+from rl_lab import figures, language_report, recipes
 from rl_lab.errors import UserError
 from rl_lab.experiment_view import ExperimentView, view_of
 from rl_lab.files import write_atomically
+from rl_lab.language_evaluation import mapping, number
 from rl_lab.metrics import numbers_of
 from rl_lab.run import Run
 from rl_lab.run_view import RunView
@@ -58,11 +59,48 @@ def _whence(run: Run) -> dict[str, Any]:
         "name": run.name,
         "state": run.state,
         "reason": run.status.get("reason") or "",
-        "recipe": run.recipe_file.read_text(encoding="utf-8"),
+        "recipe": _recipe_text(run),
         "recipe_file": str(run.recipe_file),
-        "provenance": run.provenance,
+        "provenance": _provenance(run.provenance),
         "written": time.strftime("%Y-%m-%d %H:%M"),
     }
+
+
+def _recipe_text(run: Run) -> str:
+    try:
+        return recipes.read(str(run.recipe_file))[1]
+    except UserError as error:
+        return f"({error})"
+
+
+def _provenance(found: dict[str, Any]) -> dict[str, Any]:
+    """What the page shows of what made the run; the file may be damaged."""
+    git = mapping(found.get("git"))
+    commit = f"{git.get('commit') or 'unknown'}{' with local changes' if git.get('diff') else ''}"
+    shown = {name: version for name, version in mapping(found.get("versions")).items() if version}
+    return shown | mapping(found.get("hardware")) | {
+        "threads": found.get("threads"), "commit": commit
+    }  # fmt: skip
+
+
+def _judged(evaluations: dict[str, Any]) -> list[dict[str, Any]]:
+    """The results of `rl-lab evaluate` that are whole; the file may be damaged."""
+    found = []
+    for result in map(mapping, evaluations.values()):
+        interval, length = mapping(result.get("return")), mapping(result.get("length"))
+        numbers = {
+            "step": number(result.get("step")),
+            "mean": number(interval.get("mean")),
+            "low": number(interval.get("low")),
+            "high": number(interval.get("high")),
+            "n": number(interval.get("n")),
+            "length": number(length.get("mean")),
+            "truncated": number(result.get("truncated")),
+        }
+        if None not in numbers.values():
+            model = f"{result.get('model', '?')}, {result.get('actions', '?')}"
+            found.append({"model": model, **numbers})
+    return found
 
 
 def _content(view: RunView) -> dict[str, Any]:
@@ -70,7 +108,7 @@ def _content(view: RunView) -> dict[str, Any]:
         "steps": view.status["step"],
         "seconds": view.records[-1]["wall"] if view.records else 0.0,
         "best": view.best,
-        "evaluations": view.run.evaluations,
+        "evaluations": _judged(view.run.evaluations),
         "curve": figures.svg("curve", "", lambda axes: _curve(view, axes), (8, 3.6)),
         "events": view.events,
         "videos": [_video(path) for path in sorted(view.run.videos.glob("*.mp4"))],

@@ -16,20 +16,50 @@ operating system releases with the process that held it, however that process en
 
 import contextlib
 import fcntl
-import json
 import os
 import re
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from rl_lab import recipes
 from rl_lab.errors import UserError, nearest
-from rl_lab.files import StorageError, write_atomically, write_json, writing
+from rl_lab.files import StorageError, is_file, write_atomically, write_json, writing
+from rl_lab.plain_json import read_object
 from rl_lab.provenance import provenance
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and 0 <= value < 2**63
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value < 2**63
+
+
+def _is_text_or_null(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_best(value: Any) -> bool:
+    numbers = [value.get(key) for key in ("return", "step")] if isinstance(value, dict) else [None]
+    return all(isinstance(number, int | float) for number in numbers)
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    "state": _is_text, "stage": _is_text, "unit": _is_text, "host": _is_text,
+    "reason": _is_text_or_null, "step": _is_count, "budget": _is_count, "pid": _is_count,
+    "created": _is_time, "started": _is_time, "heartbeat": _is_time, "wall": _is_time,
+    "best": _is_best,
+}  # fmt: skip
+"""What each key of a status must be to be believed."""
 
 STATES = ("created", "running", "finished", "stopped", "failed", "died")
 
@@ -110,7 +140,7 @@ class Run:
             UserError: there is none.
         """
         for path in (Path(name), runs_directory() / name):
-            if (path / "recipe.yaml").is_file():
+            if is_file(path / "recipe.yaml"):
                 return cls(path)
         hint = nearest(Path(name).name, [run.name for run in all_runs()])
         raise UserError(
@@ -122,27 +152,21 @@ class Run:
     @property
     def status(self) -> dict[str, Any]:
         """The content of status.json: state, step, heartbeat (Unix time), best, reason, ..."""
-        status = _read_json(self.path / "status.json")
-        kinds: dict[str, Any] = {
-            "state": str,
-            "step": int,
-            "created": int | float,
-            "budget": int,
-            "best": dict,
+        status = read_object(self.path / "status.json")
+        sound = {
+            key: value for key, value in status.items() if key not in _KINDS or _KINDS[key](value)
         }
-        sound = {key: value for key, value in status.items()
-                 if key not in kinds or isinstance(value, kinds[key])}  # fmt: skip
         return {"state": "created", "step": 0, "created": 0.0} | sound
 
     @property
     def evaluations(self) -> dict[str, Any]:
         """What `rl-lab evaluate` measured so far, by model and way of acting."""
-        return _read_json(self.evaluation_file)
+        return read_object(self.evaluation_file)
 
     @property
     def provenance(self) -> dict[str, Any]:
         """What made the run."""
-        return _read_json(self.path / "provenance.json")
+        return read_object(self.path / "provenance.json")
 
     def update_status(self, **changes: Any) -> None:
         """Change some keys of status.json; the heartbeat is set to now.
@@ -235,21 +259,18 @@ class Run:
         return False
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; empty if there is none, or no whole one."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def check_name(name: str) -> None:
     """Refuse a run name that is no plain directory name.
 
     Raises:
-        UserError: it is empty, too long, hidden, or holds anything but letters, digits, `._-`.
+        UserError: it is empty, too long, hidden, or holds anything but letters, digits, `._-`; it
+            ends in a dot, or is a device's on Windows, where the directory could not be copied.
     """
+    if name.endswith(".") or _is_a_device(name):
+        raise UserError(
+            f"run name {name!r} cannot be used: Windows knows no directory of that name; "
+            "choose another"
+        )
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", name):
         raise UserError(
             f"run name {name!r} cannot be used: 1 to 100 letters, digits, '.', '_' or '-', "
@@ -257,9 +278,16 @@ def check_name(name: str) -> None:
         )
 
 
+def _is_a_device(name: str) -> bool:
+    """Whether Windows takes the name for a device's."""
+    return re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?", name) is not None
+
+
 def fresh_names(recipe: str, seeds: list[int]) -> list[str]:
     """Return a run name for each seed, all of one new group: `cartpole-2-seed0`, ..."""
     recipe = re.sub(r"[^A-Za-z0-9._-]", "-", recipe).lstrip(".-")[:80] or "run"
+    if _is_a_device(f"{recipe}-"):
+        recipe = f"run-{recipe}"
     group, count = recipe, 1
     while any((runs_directory() / f"{group}-seed{seed}").exists() for seed in seeds):
         count += 1

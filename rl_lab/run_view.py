@@ -37,10 +37,8 @@ class RunView:
         """Read what is new."""
         if not self.recipe:
             try:
-                text = self.run.recipe_file.read_text(encoding="utf-8")
-                recipe = recipes.parse_yaml(text, "recipe.yaml")
-                self.recipe = recipe if isinstance(recipe, dict) else {}
-            except (OSError, UserError):
+                self.recipe = recipes.read(str(self.run.recipe_file))[2]
+            except UserError:
                 self.recipe = {}
         self.status = self.run.status
         self.state = self.run.state
@@ -69,7 +67,7 @@ class RunView:
         recipe = self.recipe.get("budget")
         planned = recipe.get("steps") if isinstance(recipe, dict) else None
         budget = planned or self.status.get("budget")
-        return budget if isinstance(budget, int) else 0
+        return budget if isinstance(budget, int) and budget > 0 else 0
 
     @property
     def unit(self) -> str:
@@ -79,9 +77,7 @@ class RunView:
     @property
     def best(self) -> dict[str, Any] | None:
         """`return` and `step` of the best evaluation in training."""
-        best = self.status.get("best")
-        sound = best and all(isinstance(best.get(key), int | float) for key in ("return", "step"))
-        return best if sound else None
+        return self.status.get("best")
 
     @property
     def warnings(self) -> list[str]:

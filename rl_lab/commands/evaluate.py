@@ -14,9 +14,10 @@ from rl_lab.commands.language_result import show_result
 from rl_lab.errors import UserError
 from rl_lab.experiment_view import ExperimentView, view_of
 from rl_lab.files import write_json
+from rl_lab.rl.trust import grant
 from rl_lab.run import Run
 from rl_lab.statistics import Interval, mean_interval
-from rl_lab.text import inert_text, short
+from rl_lab.text import inert, inert_text, short
 
 
 def evaluate(
@@ -25,6 +26,7 @@ def evaluate(
     model: str = "best",
     sampled: Annotated[bool, Parameter(negative=())] = False,
     json: Annotated[bool, Parameter(negative=())] = False,
+    trust: Annotated[list[str] | None, Parameter(negative=())] = None,
 ) -> int:
     """Judge trained runs on fresh seeds, never those of training or of its evaluations.
 
@@ -45,7 +47,10 @@ def evaluate(
         Sample actions as in training, instead of greedy ones.
     json
         Print the results as JSON, and nothing else.
+    trust
+        A module that the environment's id may import (module:Id); importing it runs its code.
     """
+    grant(trust or [])
     if not runs:
         raise UserError("evaluate needs a run; `rl-lab runs` lists them")
     if not 1 <= episodes <= 100_000:
@@ -60,7 +65,7 @@ def evaluate(
     results = []
     for number, run in enumerate(chosen, start=1):
         if not json and len(chosen) > 1:
-            print(f"judging {run.name} ({number} of {len(chosen)})", file=sys.stderr)
+            print(f"judging {inert(run.name)} ({number} of {len(chosen)})", file=sys.stderr)
         results.append(_judge(run, episodes, model, deterministic=not sampled))
     if json:
         print(json_module.dumps(results, indent=2))

@@ -18,7 +18,7 @@ def show_result(run: Run, json: bool) -> None:
     """Print what the `evaluate` stage of an experiment measured.
 
     Raises:
-        UserError: it has not been evaluated.
+        UserError: it has not been evaluated, or what was measured is damaged.
     """
     result = run.evaluations
     if "policy" not in result:
@@ -29,12 +29,19 @@ def show_result(run: Run, json: bool) -> None:
     if json:
         print(json_module.dumps(result, indent=2))
         return
+    try:
+        head = Text(f"{inert(run.name)}: {result['prompts']:,} held-out prompts", style="bold")
+        tables = [_comparison(result), _samples(result["samples"])]
+        if result.get("best_of"):
+            tables.insert(1, _best_of(result))
+    except (AttributeError, LookupError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise UserError(
+            f"{run.evaluation_file} is damaged ({type(error).__name__}: {error}); "
+            f"`rl-lab report {run.name}` shows what is whole of it"
+        ) from None
     console = Console()
-    console.print(Text(f"{inert(run.name)}: {result['prompts']:,} held-out prompts", style="bold"))
-    console.print(_comparison(result))
-    if result.get("best_of"):
-        console.print(_best_of(result))
-    console.print(_samples(result["samples"]))
+    for part in (head, *tables):
+        console.print(part)
 
 
 def _comparison(result: dict[str, Any]) -> Table:

@@ -5,8 +5,9 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from rl_lab.errors import UserError
+from rl_lab.rl.trust import grant
 from rl_lab.run import Run
-from rl_lab.text import short
+from rl_lab.text import inert, short
 
 
 def play(
@@ -18,6 +19,7 @@ def play(
     model: str = "best",
     sampled: Annotated[bool, Parameter(negative=())] = False,
     seed: int = 0,
+    trust: Annotated[list[str] | None, Parameter(negative=())] = None,
 ) -> int:
     """See a trained agent act, in a window or as a video.
 
@@ -35,7 +37,10 @@ def play(
         Sample actions as in training, instead of greedy ones.
     seed
         The same seed shows the same episodes.
+    trust
+        A module that the environment's id may import (module:Id); importing it runs its code.
     """
+    grant(trust or [])
     chosen = Run.open(run)
     if not 1 <= episodes <= 1000:
         raise UserError(f"--episodes {episodes}: should be from 1 to 1000")
@@ -55,5 +60,5 @@ def play(
         for number, (_, episode_return) in enumerate(played):
             print(f"episode {number}: return {short(episode_return)}")
             if path is not None:
-                print(f"  {path}-episode-{number}.mp4")
+                print(inert(f"  {path}-episode-{number}.mp4"))
     return 0

@@ -1,6 +1,7 @@
 """`rl-lab report`: one run, or one experiment, as a page."""
 
 from rl_lab.run import Run
+from rl_lab.text import inert
 
 
 def report(run: str, /) -> int:
@@ -13,5 +14,5 @@ def report(run: str, /) -> int:
     """
     from rl_lab.report import write_report
 
-    print(write_report(Run.open(run)))
+    print(inert(write_report(Run.open(run))))
     return 0

@@ -19,6 +19,7 @@ from rl_lab.errors import UserError
 from rl_lab.experiment_view import ExperimentView, view_of
 from rl_lab.files import writing
 from rl_lab.metrics import read_metrics
+from rl_lab.rl.trust import grant, granted
 from rl_lab.run import Run, check_name, fresh_names, runs_directory
 from rl_lab.signals import StopRequest
 from rl_lab.storage import check_writable
@@ -41,6 +42,7 @@ def train(
     json: Annotated[bool, Parameter(negative=())] = False,
     quiet: Annotated[bool, Parameter(negative=())] = False,
     fresh: Annotated[bool, Parameter(negative=())] = False,
+    trust: Annotated[list[str] | None, Parameter(negative=())] = None,
 ) -> int:
     """Train an agent, or take a language model through RLHF, from a recipe.
 
@@ -71,8 +73,11 @@ def train(
         Show no progress.
     fresh
         Run every stage of a language experiment, also those another experiment has finished.
+    trust
+        A module that the environment's id may import (module:Id); importing it runs its code.
     """
     quiet = quiet or json
+    grant(trust or [])
     if resume is not None:
         if recipe is not None or overrides or seeds or name:
             raise UserError(
@@ -163,7 +168,7 @@ def _train_here(
             with contextlib.nullcontext() if quiet else _watcher(run):
                 kind.train(run, recipe, stop, notes, fresh)
         except kinds.TrainingFailed as error:
-            print(f"rl-lab: {run.name} failed: {inert(error)}", file=sys.stderr)
+            print(f"rl-lab: {inert(run.name)} failed: {inert(error)}", file=sys.stderr)
             if json:
                 _report_results([run], json)
             return 1
@@ -175,7 +180,7 @@ def _train_here(
 
 def _train_side_by_side(runs: list[Run], jobs: int, quiet: bool, json: bool, fresh: bool) -> int:
     """Train each run in a process of its own."""
-    workers = Workers(runs, jobs, ["--fresh"] if fresh else [])
+    workers = Workers(runs, jobs, ["--fresh"] * fresh + [f"--trust={name}" for name in granted()])
     with StopRequest() as stop:
         asked = False
 
@@ -244,7 +249,7 @@ def _report_results(runs: list[Run], json: bool) -> None:
         print(json_module.dumps(result) if json else _said(run.name, result))
     if json:
         return
-    finished = [str(_shortest(run.path)) for run in runs if run.state == "finished"]
+    finished = [_shortest(run.path) for run in runs if run.state == "finished"]
     if finished:
         print(f"  judge: rl-lab evaluate {' '.join(finished)}")
         language = isinstance(view_of(runs[0]), ExperimentView)
@@ -268,8 +273,8 @@ def _result(run: Run) -> dict[str, Any]:
 
 
 def _said(name: str, result: dict[str, Any]) -> str:
-    unit = result["unit"]
-    head = f"{result['state']}: {name} · {result['steps']:,} {unit} in {result['seconds']:.1f} s"
+    done = f"{result['steps']:,} {inert(result['unit'])} in {result['seconds']:.1f} s"
+    head = f"{result['state']}: {inert(name)} · {done}"
     best, parts = result["best"], []
     if best:
         parts.append(f"best return {short(best['return'])} at step {best['step']:,}")
@@ -278,6 +283,6 @@ def _said(name: str, result: dict[str, Any]) -> str:
     return f"{head}\n  {' · '.join(parts)}" if parts else head
 
 
-def _shortest(path: Path) -> Path:
+def _shortest(path: Path) -> str:
     """The path as a user in this directory would type it."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return inert(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)

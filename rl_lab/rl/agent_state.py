@@ -86,11 +86,11 @@ def restore_playable(model: BaseAlgorithm, snapshot: Snapshot) -> None:
     """Put the policy and the normaliser's statistics of a snapshot into an algorithm.
 
     Raises:
-        UserError: the snapshot is of another network than the algorithm's.
+        UserError: the snapshot is of another network than the algorithm's, or holds none.
     """
     try:
         model.policy.load_state_dict(snapshot.tensors["policy"])
-    except RuntimeError:
+    except (RuntimeError, KeyError):
         raise UserError(
             "the saved policy does not fit the run's recipe.yaml, which must have been changed "
             "since (its environment, algorithm or policy_kwargs)"

@@ -40,13 +40,14 @@ from rl_lab.extras import EXTRAS, install_command, installed
 from rl_lab.health import Health
 from rl_lab.phases import PhaseClock
 from rl_lab.provenance import ROOT
+from rl_lab.rl import trust
 from rl_lab.rl.episodes import RepeatableEpisodes, SeededResets
 from rl_lab.rl.recipe import Environment, Normalization
 from rl_lab.rl.supervision import Supervised
 from rl_lab.rl.watched_vec_env import WatchedVecEnv
 
-# Packages that register environments when imported, by the ids they are known for. Only these are
-# imported: an id such as `module:Name-v0` would otherwise run any module it names.
+# Packages that register environments when imported, by the ids they are known for. Without the
+# user's trust only these are imported: an id such as `module:Name-v0` could name any module.
 PACKAGES_BY_ID: dict[str, tuple[str, str | None]] = {
     "RLLab/": ("envs", None),
     "MiniGrid-": ("minigrid", "minigrid"),
@@ -70,18 +71,21 @@ MakeEnv = Callable[[], gymnasium.Env]
 # --- one environment -----------------------------------------------------------------------------
 
 
-def check_id(environment_id: str) -> None:
+def check_id(written: str) -> str:
     """Import the package that registers an environment and see that it does.
 
+    Args:
+        written: `Id` or `module:Id`.
+
+    Returns:
+        The id alone.
+
     Raises:
-        UserError: the id is unknown, or its package is missing or not one the lab imports.
+        UserError: the id is unknown, its package is missing, or its module is not to be imported.
     """
-    module, colon, _ = environment_id.partition(":")
+    module, colon, environment_id = written.rpartition(":")
     if colon:
-        raise UserError(
-            f"env.id = {environment_id!r}: ids that import a module ({module!r}) are not taken; "
-            "register the environment in the lab's `envs` package and give its id alone"
-        )
+        _import_named(module, written)
     for mark, (package, extra) in PACKAGES_BY_ID.items():
         if mark in environment_id:
             if extra is not None and not installed(extra):
@@ -93,6 +97,24 @@ def check_id(environment_id: str) -> None:
             f"env.id = {environment_id!r}: no such environment"
             + nearest(environment_id, gymnasium.registry)
         )
+    return environment_id
+
+
+def _import_named(module: str, written: str) -> None:
+    """Import the module an id names: a package the lab knows, or one the user trusts."""
+    extras = dict(PACKAGES_BY_ID.values())
+    if module not in extras and module not in trust.granted():
+        raise UserError(
+            f"env.id = {written!r} would import the module {module!r}, and importing a module runs "
+            f"its code; if you know it, say so on the command line: --trust {module}"
+        )
+    extra = extras.get(module)
+    if extra is not None and not installed(extra):
+        raise UserError(_missing(written, extra))
+    try:
+        _import(module)
+    except ImportError as error:
+        raise UserError(f"env.id = {written!r}: {module!r} cannot be imported: {error}") from None
 
 
 def _import(package: str) -> None:
@@ -130,15 +152,15 @@ def make(
     Raises:
         UserError: the id, an argument or a wrapper is wrong, or an extra is missing.
     """
-    check_id(environment.id)
+    environment_id = check_id(environment.id)
     # Environments that draw nothing need not take a render_mode.
     rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     try:
-        env = gymnasium.make(environment.id, **rendering, **environment.kwargs)
+        env = gymnasium.make(environment_id, **rendering, **environment.kwargs)
     except gymnasium.error.DependencyNotInstalled:
         extra = next((name for name in EXTRAS if not installed(name)), "all")
         for name, mark in (("box2d", "box2d"), ("mujoco", "mujoco"), ("atari", "ale")):
-            if mark in str(gymnasium.spec(environment.id).entry_point):
+            if mark in str(gymnasium.spec(environment_id).entry_point):
                 extra = name
         raise UserError(_missing(environment.id, extra)) from None
     except (TypeError, ValueError, gymnasium.error.Error) as error:

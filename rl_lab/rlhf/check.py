@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from rl_lab.errors import UserError
+from rl_lab.files import is_directory, is_file
 from rl_lab.rlhf.experiment import device_of
 from rl_lab.rlhf.recipe import LanguageRecipe
 from rl_lab.rlhf.reward_functions import check_function
@@ -23,7 +24,7 @@ def check(recipe: LanguageRecipe) -> None:
         f"judges.{name}.scores": judge.scores for name, judge in (recipe.judges or {}).items()
     }
     for key, file in named.items():
-        if file is not None and not Path(file).is_file():
+        if file is not None and not is_file(Path(file)):
             raise UserError(f"{key} = {file!r}: there is no such file")
     if data.source == "files":
         _check_own_data(recipe)
@@ -59,5 +60,5 @@ def _check_own_data(recipe: LanguageRecipe) -> None:
 def _check_model(source: str, key: str) -> None:
     """What looks like a directory is one."""
     looks_local = source.startswith((".", "/", "~")) or source.count("/") > 1
-    if looks_local and not Path(source).is_dir():
+    if looks_local and not is_directory(Path(source)):
         raise UserError(f"{key} = {source!r}: there is no such directory")

@@ -16,6 +16,7 @@ from scipy.special import expit
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
+from rl_lab.arrays import load_npz
 from rl_lab.errors import UserError
 from rl_lab.files import whole_directory, write_json
 from rl_lab.metrics import MetricLog
@@ -75,12 +76,24 @@ class LinearJudge:
 
     @classmethod
     def load(cls, directory: Path) -> "LinearJudge":
-        """Read what `save` wrote."""
-        words = json.loads((directory / "words.json").read_text(encoding="utf-8"))
-        with np.load(directory / "weights.npz", allow_pickle=False) as arrays:
-            vectorizer = TfidfVectorizer(vocabulary=words, dtype=np.float32, **FEATURES)
-            vectorizer.idf_ = arrays["idf"]
-            return cls(vectorizer, arrays["weights"], float(arrays["bias"]))
+        """Read what `save` wrote.
+
+        Raises:
+            UserError: it is not there, or damaged.
+        """
+        try:
+            words = json.loads((directory / "words.json").read_text(encoding="utf-8"))
+            arrays = load_npz(directory / "weights.npz")
+            one_each = [(len(words),), (len(words),), ()]
+            if [arrays[name].shape for name in ("weights", "idf", "bias")] != one_each:
+                raise ValueError("there is not one weight for each word")
+            if not isinstance(words, list) or len({str(word) for word in words}) < len(words):
+                raise ValueError("words.json should be a list of different words")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise UserError(f"the judge in {directory} cannot be read: {error}") from None
+        vectorizer = TfidfVectorizer(vocabulary=words, dtype=np.float32, **FEATURES)
+        vectorizer.idf_ = arrays["idf"]
+        return cls(vectorizer, arrays["weights"], float(arrays["bias"]))
 
 
 class Vader:
@@ -108,7 +121,7 @@ def load_judges(stage: Path | None, section: Mapping[str, Judge] | None) -> dict
     """Load the judges that the stage left, in the recipe's order; none without the stage.
 
     Raises:
-        OSError: one is not there.
+        UserError: one is not there, or damaged.
     """
     if stage is None or section is None:
         return {}

@@ -20,9 +20,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.models.auto.tokenization_auto import get_tokenizer_config
 from transformers.utils import logging as transformers_logging
 
+from reward_models import model_files
 from rl_lab.errors import UserError, nearest
 from rl_lab.files import whole_directory
 
@@ -45,12 +45,14 @@ def load(source: str | Path, device: str) -> tuple[PreTrainedModel, PreTrainedTo
             model, or its tokenizer has no end token.
     """
     try:
-        config = _config(source)
-    except (OSError, ValueError, KeyError) as error:
+        model_files.check(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # also what a configuration's own checks raise
         raise UserError(f"model {str(source)!r} cannot be read: {_first_line(error)}") from None
     _check_causal(source, config)
     tokenizer = load_tokenizer(source)
     try:
+        model_files.check_weights(source, config, AutoModelForCausalLM)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
@@ -88,9 +90,9 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
         UserError: it cannot be read, brings code, or has no end token.
     """
     try:
-        _refuse_code(source, "tokenizer_config.json", get_tokenizer_config(source))
+        model_files.check(source)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # `tokenizers` raises no other
         raise UserError(
             f"the tokenizer of model {str(source)!r} cannot be read: {_first_line(error)}"
         ) from None
@@ -177,26 +179,6 @@ def has_bfloat16(device: str) -> bool:
 def fast_autocast(device: str) -> torch.autocast:
     """bfloat16 autocast where the device has it in hardware; else one that is off."""
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=has_bfloat16(device))
-
-
-def _config(source: str | Path) -> PreTrainedConfig:
-    """Read a model's configuration, which must not name code.
-
-    Raises:
-        UserError: it does.
-        OSError, ValueError, KeyError: there is none, or none that transformers knows.
-    """
-    content, _ = PreTrainedConfig.get_config_dict(source)
-    _refuse_code(source, "config.json", content)
-    return AutoConfig.from_pretrained(source, trust_remote_code=False)
-
-
-def _refuse_code(source: str | Path, file: str, content: Mapping[str, Any]) -> None:
-    if "auto_map" in content:
-        raise UserError(
-            f"model {str(source)!r} brings code of its own (auto_map in its {file}), which the lab "
-            "never runs; a copy without auto_map works if transformers knows the model"
-        )
 
 
 def _check_causal(source: str | Path, config: PreTrainedConfig) -> None:

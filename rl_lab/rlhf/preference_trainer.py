@@ -23,7 +23,7 @@ from transformers import (
 )
 from trl import RewardTrainer
 
-from reward_models import bradley_terry
+from reward_models import bradley_terry, model_files
 from reward_models.text import pad_right
 from rl_lab import checkpoint
 from rl_lab.checkpoint import Snapshot
@@ -212,9 +212,11 @@ def load_base(base: Path | str, reading: str, device: str) -> PreTrainedModel:
         UserError: it cannot be read, or its architecture has no such form.
     """
     try:
+        model_files.check(base)
         config = AutoConfig.from_pretrained(base, trust_remote_code=False, num_labels=1)
         if reading == "bidirectional" or (reading == "auto" and config.model_type == "llama"):
             config = _bidirectional(config)
+        model_files.check_weights(base, config, AutoModelForSequenceClassification)
         model, loading = AutoModelForSequenceClassification.from_pretrained(
             base,
             config=config,
@@ -225,7 +227,7 @@ def load_base(base: Path | str, reading: str, device: str) -> PreTrainedModel:
             attn_implementation="eager" if device == "cpu" else None,
             output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except Exception as error:  # also what a configuration's own checks raise
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"reward.base: cannot start from {str(base)!r}: {reason}") from None
     # N(0, 1 / (d + 1)) (Stiennon et al., 2020, arXiv:2009.01325). With the 0.02 of

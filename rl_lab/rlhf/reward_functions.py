@@ -9,6 +9,7 @@ from typing import Any
 
 from reward_models import REWARD_MODELS
 from rl_lab.errors import UserError, nearest
+from rl_lab.files import is_file
 
 Function = Callable[..., Any]
 
@@ -71,11 +72,11 @@ def check_function(name: str, key: str) -> None:
     if not colon or not file.endswith(".py"):
         hint = nearest(name, REWARD_MODELS) or f" ({', '.join(REWARD_MODELS)})"
         raise UserError(f"{key} = {name!r}: neither a rule{hint} nor FILE.py:NAME")
+    if not is_file(Path(file)):
+        raise UserError(f"{key} = {name!r}: there is no file {file!r}")
     try:
         tree = ast.parse(Path(file).read_text(encoding="utf-8"))
-    except OSError:
-        raise UserError(f"{key} = {name!r}: there is no file {file!r}") from None
-    except (SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UserError(f"{key} = {name!r}: {file} is no Python: {error}") from None
     functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     if attribute not in functions:

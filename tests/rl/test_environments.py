@@ -1,7 +1,5 @@
 """Making environments: wrappers, seeds, and what must stop a run."""
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -12,8 +10,8 @@ from gymnasium import spaces
 from rl_lab import extras
 from rl_lab.errors import UserError
 from rl_lab.rl import environments
-from rl_lab.rl.environments import NonFiniteError
 from rl_lab.rl.recipe import Environment
+from rl_lab.rl.watched_vec_env import NonFiniteError
 
 
 class Poisoned(gymnasium.Env):
@@ -100,7 +98,7 @@ def test_wrappers_are_found_by_name_and_given_their_arguments() -> None:
         ({"id": "LunarLandr-v3"}, ["'LunarLander-v3'"]),
         ({"id": "ALE/Pog-v5"}, ["'ALE/Pong-v5'"]),
         ({"id": "MiniGrid-DorKey-5x5-v0"}, ["'MiniGrid-DoorKey-5x5-v0'"]),
-        ({"id": "antigravity:CartPole-v1"}, ["import a module", "antigravity"]),
+        ({"id": "antigravity:CartPole-v1"}, ["would import the module", "antigravity"]),
         ({"id": "CartPole-v1", "kwargs": {"nosuch": 1}}, ["env.kwargs", "nosuch"]),
         ({"id": "CartPole-v1", "wrappers": ["FlatenObservation"]}, ["'FlattenObservation'"]),
         ({"id": "CartPole-v1", "wrappers": [{"TimeLimit": {"stepz": 3}}]}, ["'stepz'"]),
@@ -113,12 +111,6 @@ def test_a_mistake_is_one_sentence(settings: dict[str, Any], words: list[str]) -
         environments.make(Environment(**settings))
     for word in words:
         assert word in str(error.value)
-
-
-def test_an_id_never_imports_a_module_it_names(tmp_path: Path) -> None:
-    with pytest.raises(UserError):
-        environments.make(Environment(id="antigravity:CartPole-v1"))
-    assert "antigravity" not in sys.modules
 
 
 @pytest.mark.parametrize(

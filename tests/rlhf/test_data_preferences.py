@@ -139,7 +139,6 @@ def test_parquet_and_text_files_are_read_as_well(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("a.jsonl", b'{"a": 1}\n\xff\xfe\n', "line 2: no UTF-8"),
         ("a.jsonl", b'[{"chosen": "a"}]', "one JSON array"),
         ("a.jsonl", b"\n\n", "the file is empty"),
         ("a.parquet", b"PAR1", "cannot read"),

@@ -6,6 +6,7 @@ is used. For a source distribution pip asks the build system for its metadata; t
 this is the file we know, and `--no-build-isolation` keeps pip from fetching anything else for it.
 """
 
+import gzip
 import hashlib
 import io
 import subprocess
@@ -13,6 +14,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +22,9 @@ from rl_lab.cache import cache_directory
 from rl_lab.errors import UserError
 from rl_lab.signals import StopRequest
 from rl_lab.text import inert
+
+MOST_UNPACKED = 500_000_000
+"""Bytes of a .tar.gz that are unpacked, in passing, in search of a member."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +144,21 @@ def _wait(pip: "subprocess.Popen[str]", stop: StopRequest) -> str:
 # --- archives ------------------------------------------------------------------------------------
 
 
+class _Limited(io.RawIOBase):
+    """A stream that ends with an error once more than `most` bytes were read of it."""
+
+    def __init__(self, file: gzip.GzipFile, most: int) -> None:
+        self._file = file
+        self._left = most
+
+    def read(self, size: int = -1) -> bytes:
+        content = self._file.read(size)
+        self._left -= len(content)
+        if self._left < 0:
+            raise ValueError("it unpacks to too much")
+        return content
+
+
 def member_of_tar(archive: bytes, name: str, limit: int) -> bytes:
     """Return the regular file `name` inside a .tar.gz; nothing is written anywhere.
 
@@ -150,12 +170,16 @@ def member_of_tar(archive: bytes, name: str, limit: int) -> bytes:
     Raises:
         UserError: there is no such regular file, or it is larger.
     """
-    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
-        for member in tar:
-            if member.name == name and member.isfile() and member.size <= limit:
-                file = tar.extractfile(member)
-                if file is not None:
-                    return file.read(limit)
+    try:
+        unpacked = _Limited(gzip.GzipFile(fileobj=io.BytesIO(archive)), MOST_UNPACKED)
+        with tarfile.open(fileobj=unpacked, mode="r|") as tar:
+            for member in tar:
+                if member.name == name and member.isreg() and member.size <= limit:
+                    file = tar.extractfile(member)
+                    if file is not None:
+                        return file.read(limit)
+    except (tarfile.TarError, OSError, EOFError, zlib.error, ValueError) as error:
+        raise UserError(f"the archive with {name!r} cannot be read: {error}") from None
     raise UserError(f"the archive holds no file {name!r} of at most {limit:,} bytes")
 
 
@@ -165,10 +189,14 @@ def member_of_zip(archive: bytes, name: str, limit: int) -> bytes:
     Raises:
         UserError: there is no such file, or it is larger.
     """
-    with zipfile.ZipFile(io.BytesIO(archive)) as unpacked:
-        if name in unpacked.namelist():
-            with unpacked.open(name) as file:
-                content = file.read(limit + 1)  # the size in the directory may lie
-            if len(content) <= limit:
-                return content
+    try:
+        with zipfile.ZipFile(io.BytesIO(archive)) as unpacked:
+            if unpacked.namelist().count(name) == 1:  # of two, who knows which is meant
+                with unpacked.open(name) as file:
+                    content = file.read(limit + 1)  # the size in the directory may lie
+                if len(content) <= limit:
+                    return content
+    except (zipfile.BadZipFile, OSError, EOFError, zlib.error, ValueError, RuntimeError,
+            NotImplementedError) as error:  # fmt: skip
+        raise UserError(f"the archive with {name!r} cannot be read: {error}") from None
     raise UserError(f"the archive holds no file {name!r} of at most {limit:,} bytes")

@@ -11,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from rl_lab.errors import UserError, nearest
+from rl_lab.files import is_file, is_there
+from rl_lab.plain_json import is_shallow
 from rl_lab.rlhf.data.cleaning import Tally
 
+LARGEST_TABLE = 4 * 2**30
+"""Bytes of a Parquet file's rows, unpacked."""
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 
 
@@ -55,16 +59,18 @@ def read_table(path: Path, text_column: str, tally: Tally) -> Table:
     Args:
         path: the file.
         text_column: what the lines of a plain text file are called.
-        tally: counts every row, and those that are no JSON object.
+        tally: counts every row, and those that are no UTF-8 or no JSON object.
 
     Raises:
-        UserError: there is no such file, it is no UTF-8, no Parquet, or of another ending.
+        UserError: there is no such file, it is no Parquet, or of another ending.
     """
+    if is_there(path) and not is_file(path):  # a directory, or a pipe that would hang
+        raise UserError(f"cannot read {path}: it is no regular file")
     ending = path.suffix.lower()
     if ending == ".parquet":
         rows = list(_parquet(path))
     elif ending == ".txt":
-        rows = [FileRow(number, {text_column: line}) for number, line in _lines(path)]
+        rows = [FileRow(number, {text_column: line}) for number, line in _lines(path, tally)]
     elif ending in JSON_LINES:
         rows = list(_json_lines(path, tally))
     else:
@@ -77,35 +83,54 @@ def read_table(path: Path, text_column: str, tally: Tally) -> Table:
     return Table(path, rows, {name for row in rows for name in row.values})
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def _lines(path: Path, tally: Tally) -> Iterator[tuple[int, str]]:
     """Lines that hold anything, with their numbers."""
     try:
         content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
+    except ValueError:  # its name holds a NUL
+        raise UserError(f"cannot read {path}: No such file or directory") from None
     # Not splitlines: a JSON string may hold U+2028, which is no end of a line.
     for number, line in enumerate(content.split(b"\n"), start=1):
         try:
             text = line.decode("utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise UserError(f"{path}, line {number}: no UTF-8 text ({error.reason})") from None
+        except UnicodeDecodeError:
+            tally.read += 1
+            tally.drop("no UTF-8 text", line.decode("utf-8", "backslashreplace"), number)
+            continue
         if text:
             yield number, text
 
 
 def _json_lines(path: Path, tally: Tally) -> Iterator[FileRow]:
-    for number, line in _lines(path):
+    for number, line in _lines(path, tally):
         if number == 1 and line.startswith("["):
             raise UserError(f"{path}: one JSON array; write one object a line (JSON Lines)")
+        reason = "no JSON object"
         try:
-            values = json.loads(line)
+            values = json.loads(line, object_pairs_hook=_once)
+        except _GivenTwiceError as fault:
+            values, reason = None, str(fault)
         except (ValueError, RecursionError):
             values = None
-        if isinstance(values, dict):
+        if isinstance(values, dict) and is_shallow(values):
             yield FileRow(number, values)
         else:
             tally.read += 1
-            tally.drop("no JSON object", line, number)
+            tally.drop(reason, line, number)
+
+
+class _GivenTwiceError(ValueError):
+    """A row says a thing twice: nobody can tell which was meant."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of these keys and values, each key once."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise _GivenTwiceError("a key is given twice")
+    return values
 
 
 def _parquet(path: Path) -> Iterator[FileRow]:
@@ -113,8 +138,16 @@ def _parquet(path: Path) -> Iterator[FileRow]:
     import pyarrow.parquet  # type: ignore[import-untyped]
 
     try:
-        batches = pyarrow.parquet.ParquetFile(path).iter_batches()
-        values = [row for batch in batches for row in batch.to_pylist()]
+        values: list[dict[str, Any]] = []
+        unpacked = 0
+        # A few kilobytes can stand for any number of equal rows.
+        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1000):
+            unpacked += batch.nbytes
+            if unpacked > LARGEST_TABLE:
+                raise UserError(f"{path}: its rows are more than {LARGEST_TABLE:,} bytes")
+            values += batch.to_pylist()
+    except UnicodeDecodeError as error:
+        raise UserError(f"cannot read {path}: a text is no UTF-8 ({error.reason})") from None
     except OSError as error:
         reason = error.strerror or "no Parquet file"
         raise UserError(f"cannot read {path}: {reason}") from None

@@ -107,9 +107,11 @@ def _message(message: Any, name: str) -> Message:
 
 
 def _encodable(text: str, name: str) -> str:
-    r"""Refuse half a character: JSON can say `\ud83d`, but no file can hold it."""
+    r"""Refuse half a character, which no file can hold though JSON can say `\ud83d`, and NUL."""
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise Unusable(f"{name} holds half a character (a lone surrogate)")
+    if "\x00" in text:
+        raise Unusable(f"{name} holds a NUL character")
     return text
 
 
