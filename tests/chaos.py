@@ -27,6 +27,11 @@ from tests.sameness import run_differences
 FORK = multiprocessing.get_context("fork")
 
 
+def newest_snapshot(run: Run) -> int:
+    """Step of a run's newest snapshot; 0 without one."""
+    return max(checkpoint.steps(run.checkpoints), default=0)
+
+
 @dataclass(frozen=True)
 class Subject:
     """Something that is trained."""
@@ -40,6 +45,8 @@ class Subject:
     """The run directories in it that have snapshots: itself, or its stages."""
     interval: int = 0
     """Steps between snapshots, and those of one update: the most that may be lost."""
+    safe: Callable[[Run], int] = newest_snapshot
+    """The step that a part goes on from."""
 
     def parts_of(self, run: Run) -> list[Run]:
         """Those that are there yet."""
@@ -155,9 +162,8 @@ def _look(subject: Subject, run: Run, findings: Findings) -> None:
                 findings.unreadable += 1
         if part.status["state"] != "finished":
             records = read_metrics(part.metrics_file)
-            saved = checkpoint.steps(part.checkpoints)
             logged = max((record["step"] for record in records), default=0)
-            findings.most_lost = max(findings.most_lost, logged - max(saved, default=0))
+            findings.most_lost = max(findings.most_lost, logged - subject.safe(part))
 
 
 # --- damage --------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from rl_lab.rlhf.experiment import train as train_language
 from rl_lab.rlhf.recipe import LanguageRecipe
 from rl_lab.run import Run
 from rl_lab.signals import StopRequest
-from tests.chaos import Subject
+from tests.chaos import Subject, newest_snapshot
 
 EVERY = 500
 AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -35,6 +35,7 @@ AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
 QUICK = {"checkpoints.every": EVERY, "logging.every": 100, "evaluation.every": 1000,
          "evaluation.episodes": 2}  # fmt: skip
 
+MEMBERS, INTERVAL = 2, 5
 LANGUAGE = """
 data:
   preferences: {folder}/pairs.jsonl
@@ -50,12 +51,12 @@ pretrain:
   batch_tokens: 256
   steps: 60
   evaluate_every: 10
-  checkpoint_every: 5
+  checkpoint_every: {every}
 reward:
-  members: 2
+  members: {members}
   batch: 16
   epochs: 3
-  checkpoint_every: 5
+  checkpoint_every: {every}
 ppo:
   updates: 12
   rollouts: 16
@@ -110,12 +111,22 @@ def language(folder: Path) -> Subject:
     (folder / "prompts.txt").write_text(
         "\n".join(f"the {noun} {number}" for noun in NOUNS for number in range(6))
     )
-    (folder / "language.yaml").write_text(LANGUAGE.format(folder=folder))
+    (folder / "language.yaml").write_text(
+        LANGUAGE.format(folder=folder, members=MEMBERS, every=INTERVAL)
+    )
     recipe = recipes.load(LanguageRecipe, str(folder / "language.yaml"))
     return Subject(
         "language",
         partial(_make, recipe),
         partial(_train_language, recipe),
         parts=("pretrain", "reward", "ppo"),
-        interval=5,
+        interval=INTERVAL,
+        safe=_safe,
     )
+
+
+def _safe(stage: Run) -> int:
+    """The newest snapshot's step, or that at which the last member finished was done."""
+    finished = len(list(stage.path.glob("members/[0-9]*")))
+    steps = int(stage.status.get("budget", 0)) // MEMBERS
+    return max(newest_snapshot(stage), finished * steps)

@@ -257,3 +257,85 @@ def test_what_looks_wrong_is_told_once(
     assert len(collapsed) == 1
     _, entropies = numbers_of(read_metrics(run.metrics_file), "train/entropy_loss")
     assert sum(abs(entropy) < 0.01 for entropy in entropies) > 5
+
+
+class Poisoned(gymnasium.Wrapper):
+    """CartPole whose reward is NaN at step 1,000."""
+
+    def __init__(self) -> None:
+        super().__init__(gymnasium.make("CartPole-v1"))
+        self.count = 0
+
+    def step(self, action: Any) -> Any:
+        observation, reward, terminated, truncated, info = super().step(action)
+        self.count += 1
+        return (
+            observation,
+            float("nan") if self.count == 1000 else reward,
+            terminated,
+            truncated,
+            info,
+        )
+
+
+gymnasium.register("Test/NaNAtAThousand-v0", entry_point=Poisoned)
+
+
+def test_a_nan_reward_fails_the_run_before_it_is_learnt_from(
+    make_recipe: MakeRecipe, make_run: MakeRun
+) -> None:
+    recipe = make_recipe("ppo", {"env.id": "Test/NaNAtAThousand-v0", "algorithm.n_steps": 256,
+                                 "checkpoints.every": 256, "evaluation.episodes": 1})  # fmt: skip
+    run = make_run(recipe)
+    with pytest.raises(TrainingFailed, match="the reward of environment 0 at step 1,000"):
+        run_to_end(run, recipe)
+    assert run.state == "failed"
+    assert "step 1,000" in run.status["reason"]
+    snapshot, damaged = checkpoint.latest(run.checkpoints)
+    assert snapshot is not None
+    assert not damaged
+    assert snapshot.step == 768
+    assert all(tensor.isfinite().all() for tensor in snapshot.tensors["policy"].values())
+
+
+def test_a_nan_loss_fails_the_run_before_the_weights_change(
+    make_recipe: MakeRecipe, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe("cartpole", {"budget.steps": 1024, "evaluation.every": 10**6})
+    built: list[Any] = []
+    build = agent.build
+
+    def build_with_nan_advantage(*arguments: Any, **settings: Any) -> Any:
+        model = build(*arguments, **settings)
+        compute = model.rollout_buffer.compute_returns_and_advantage
+
+        def poisoned(*inner: Any, **named: Any) -> None:
+            compute(*inner, **named)
+            model.rollout_buffer.advantages[3] = np.nan
+
+        model.rollout_buffer.compute_returns_and_advantage = poisoned
+        built.append((model, [p.detach().clone() for p in model.policy.parameters()]))
+        return model
+
+    monkeypatch.setattr(agent, "build", build_with_nan_advantage)
+    with pytest.raises(TrainingFailed, match=r"loss or its gradient \(policy.optimizer\)"):
+        run_to_end(make_run(recipe), recipe)
+    ((model, before),) = built
+    for old, new in zip(before, model.policy.parameters(), strict=True):
+        assert torch.equal(old, new)
+
+
+def test_a_bug_in_an_environment_keeps_its_traceback_and_marks_the_run(
+    make_recipe: MakeRecipe, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe("cartpole", {"evaluation.every": 10**6})
+    run = make_run(recipe)
+
+    def explode(*_: Any) -> None:
+        raise ZeroDivisionError("in the environment")
+
+    monkeypatch.setattr("gymnasium.envs.classic_control.cartpole.CartPoleEnv.step", explode)
+    with pytest.raises(ZeroDivisionError):
+        run_to_end(run, recipe)
+    assert run.state == "failed"
+    assert run.status["reason"] == "ZeroDivisionError: in the environment"

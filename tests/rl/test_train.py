@@ -1,18 +1,11 @@
 """Training: learns what can be learnt, repeats itself to the bit, minds no judge."""
 
 import hashlib
-import json
-import os
-import signal
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -23,7 +16,7 @@ from rl_lab.metrics import numbers_of, read_metrics
 from rl_lab.rl import agent, agent_state
 from rl_lab.rl.algorithms import ALGORITHMS
 from rl_lab.rl.recipe import AgentRecipe
-from rl_lab.rl.train import TrainingFailed, train
+from rl_lab.rl.train import train
 from rl_lab.run import Run
 from rl_lab.signals import StopRequest
 from tests.conftest import Lab
@@ -229,133 +222,6 @@ def test_an_episode_can_be_judged_again_alone(make_recipe: MakeRecipe) -> None:
     assert [episode.seed for episode in together] == list(range(25))
 
 
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("cartpole", {"env.normalize": {}}),
-        ("sac", {"env.id": "Pendulum-v1"}),
-        ("td3", {"env.id": "Pendulum-v1"}),
-        ("dqn", {"env.id": "CartPole-v1"}),
-        ("ars", {"env.id": "CartPole-v1"}),
-        ("her", {"env.id": "RLLab/ReachPoint-v0"}),
-        ("recurrent_ppo", {"env.id": "CartPole-v1"}),
-    ],
-)
-def test_a_checkpoint_restores_weights_optimisers_counters_and_buffer(
-    name: str, settings: dict[str, Any], make_recipe: MakeRecipe, tmp_path: Path
-) -> None:
-    recipe = make_recipe(name, settings)
-    model = agent.build(recipe)
-    model.learn(300, log_interval=None)  # type: ignore[arg-type]
-    path = checkpoint.save(tmp_path, agent_state.resumable(model, with_replay_buffer=True))
-    restored = agent.build(recipe.model_copy(update={"seed": 9}))
-    agent_state.restore(restored, checkpoint.load(path))
-    again = agent_state.resumable(restored, with_replay_buffer=True)
-    for group, tensors in checkpoint.load(path).tensors.items():
-        for key, tensor in tensors.items():
-            assert torch.equal(tensor, again.tensors[group][key].cpu()), (group, key)
-    for group, arrays in checkpoint.load(path).arrays.items():
-        for key, array in arrays.items():
-            if name != "her":  # see test_hindsight_keeps_its_episodes_apart_over_a_resume
-                assert np.array_equal(array, again.arrays[group][key]), (group, key)
-    assert restored.num_timesteps == model.num_timesteps
-
-
-def test_a_stopped_run_goes_on_from_its_checkpoint(
-    make_recipe: MakeRecipe, make_run: MakeRun
-) -> None:
-    recipe = make_recipe("cartpole", {"budget.steps": 4096})
-    run = make_run(recipe)
-    with StopRequest() as stop:
-        stop.signal = signal.SIGTERM
-        assert train(run, recipe, stop) == "stopped"
-    assert run.status["reason"] == "asked to by SIGTERM"
-    stopped_at = run.status["step"]
-    assert run_to_end(run, recipe) == "finished"
-    assert run.status["step"] == 4096 > stopped_at
-    events = [r["event"] for r in read_metrics(run.metrics_file) if "event" in r]
-    assert events.count("resumed") == 1
-    assert run_to_end(run, recipe) == "finished"  # nothing left to do, nothing broken
-
-
-def test_hindsight_keeps_its_episodes_apart_over_a_resume(
-    make_recipe: MakeRecipe, tmp_path: Path
-) -> None:
-    """Whole episodes stay as they were; the unfinished one becomes an episode of its own."""
-    recipe = make_recipe("her", {"env.id": "RLLab/ReachPoint-v0"})
-    model = agent.build(recipe)
-    model.learn(105, log_interval=None)  # type: ignore[arg-type]
-    path = checkpoint.save(tmp_path, agent_state.resumable(model, with_replay_buffer=True))
-    restored = agent.build(recipe)
-    agent_state.restore(restored, checkpoint.load(path))
-    before, after = model.replay_buffer, restored.replay_buffer  # type: ignore[attr-defined]
-    assert after.ep_length[:100].tolist() == before.ep_length[:100].tolist() == [[20]] * 100
-    assert after.ep_start[:100].tolist() == before.ep_start[:100].tolist()
-    assert after.ep_length[100:106].tolist() == [[5]] * 5 + [[0]]
-    assert after.ep_start[100:105].tolist() == [[100]] * 5
-
-
-def test_what_came_after_the_checkpoint_is_forgotten_on_resume(
-    make_recipe: MakeRecipe, make_run: MakeRun
-) -> None:
-    """A run killed after a later best: status, metrics and best/ must name the same model."""
-    settings = {"budget.steps": 4096, "checkpoints.every": 1024, "checkpoints.keep": 1,
-                "evaluation.every": 256}  # fmt: skip
-    recipe = make_recipe("cartpole", settings)
-    run = make_run(recipe)
-    with StopRequest() as stop:
-        stop.signal = signal.SIGTERM
-        train(run, recipe, stop)
-    model = agent.build(recipe)
-    model.num_timesteps = 999_999  # as if it had gone on: a better model and a damaged checkpoint
-    checkpoint.save(run.best, agent_state.playable(model))
-    later = checkpoint.save(run.checkpoints, agent_state.resumable(model, with_replay_buffer=False))
-    (later / "counters.json").unlink()
-    assert run_to_end(run, recipe) == "finished"
-    best = run.status["best"]
-    records = read_metrics(run.metrics_file)
-    steps, returns = numbers_of(records, "eval/mean_reward")
-    assert best["return"] == max(returns)
-    assert (
-        checkpoint.steps(run.best)[-1]
-        == best["step"]
-        == steps[-1 - returns[::-1].index(max(returns))]
-    )
-    assert checkpoint.steps(run.checkpoints) == [4096]
-    assert any(record.get("event") == "note" for record in records)
-
-
-def test_a_run_without_a_whole_checkpoint_is_left_alone(
-    make_recipe: MakeRecipe, make_run: MakeRun
-) -> None:
-    recipe = make_recipe("cartpole", {"budget.steps": 512})
-    run = make_run(recipe)
-    run_to_end(run, recipe)
-    for path in checkpoint.directories(run.checkpoints):
-        (path / "manifest.json").unlink()
-    before = sorted(run.path.rglob("*"))
-    with pytest.raises(UserError, match="no checkpoint of run 'test' is whole"):
-        run_to_end(run, recipe)
-    assert sorted(run.path.rglob("*")) == before
-
-
-def test_a_run_killed_before_its_first_checkpoint_starts_again(
-    make_recipe: MakeRecipe, make_run: MakeRun
-) -> None:
-    recipe = make_recipe("cartpole", {"budget.steps": 512})
-    run = make_run(recipe)
-    run.metrics_file.write_text('{"step": 0, "wall": 1.0, "eval/mean_reward": 5.0}\n')
-    run_to_end(run, recipe)
-    assert numbers_of(read_metrics(run.metrics_file), "eval/mean_reward")[0] == [0, 512]
-
-
-def test_a_recipe_changed_after_training_is_named(make_recipe: MakeRecipe, tmp_path: Path) -> None:
-    path = checkpoint.save(tmp_path, agent_state.playable(agent.build(make_recipe("cartpole"))))
-    other = make_recipe("cartpole", {"env.id": "Acrobot-v1"})
-    with pytest.raises(UserError, match=r"does not fit the run's recipe\.yaml"):
-        agent.load(other, checkpoint.load(path))
-
-
 def test_the_schedules_of_ars_go_on_where_they_were(make_recipe: MakeRecipe) -> None:
     linear = {"schedule": "linear", "start": 0.1, "end": 0.0}
     recipe = make_recipe("ars", {"env.id": "CartPole-v1", "algorithm.learning_rate": linear,
@@ -409,88 +275,6 @@ def test_a_saved_agent_samples_as_it_did_in_training(
     assert loaded.exploration_rate == model.exploration_rate > 0  # type: ignore[attr-defined]
 
 
-class Poisoned(gymnasium.Wrapper):
-    """CartPole whose reward is NaN at step 1,000."""
-
-    def __init__(self) -> None:
-        super().__init__(gymnasium.make("CartPole-v1"))
-        self.count = 0
-
-    def step(self, action: Any) -> Any:
-        observation, reward, terminated, truncated, info = super().step(action)
-        self.count += 1
-        return (
-            observation,
-            float("nan") if self.count == 1000 else reward,
-            terminated,
-            truncated,
-            info,
-        )
-
-
-gymnasium.register("Test/NaNAtAThousand-v0", entry_point=Poisoned)
-
-
-def test_a_nan_reward_fails_the_run_before_it_is_learnt_from(
-    make_recipe: MakeRecipe, make_run: MakeRun
-) -> None:
-    recipe = make_recipe("ppo", {"env.id": "Test/NaNAtAThousand-v0", "algorithm.n_steps": 256,
-                                 "checkpoints.every": 256, "evaluation.episodes": 1})  # fmt: skip
-    run = make_run(recipe)
-    with pytest.raises(TrainingFailed, match="the reward of environment 0 at step 1,000"):
-        run_to_end(run, recipe)
-    assert run.state == "failed"
-    assert "step 1,000" in run.status["reason"]
-    snapshot, damaged = checkpoint.latest(run.checkpoints)
-    assert snapshot is not None
-    assert not damaged
-    assert snapshot.step == 768
-    assert all(tensor.isfinite().all() for tensor in snapshot.tensors["policy"].values())
-
-
-def test_a_nan_loss_fails_the_run_before_the_weights_change(
-    make_recipe: MakeRecipe, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = make_recipe("cartpole", {"budget.steps": 1024, "evaluation.every": 10**6})
-    built: list[Any] = []
-    build = agent.build
-
-    def build_with_nan_advantage(*arguments: Any, **settings: Any) -> Any:
-        model = build(*arguments, **settings)
-        compute = model.rollout_buffer.compute_returns_and_advantage
-
-        def poisoned(*inner: Any, **named: Any) -> None:
-            compute(*inner, **named)
-            model.rollout_buffer.advantages[3] = np.nan
-
-        model.rollout_buffer.compute_returns_and_advantage = poisoned
-        built.append((model, [p.detach().clone() for p in model.policy.parameters()]))
-        return model
-
-    monkeypatch.setattr(agent, "build", build_with_nan_advantage)
-    with pytest.raises(TrainingFailed, match=r"loss or its gradient \(policy.optimizer\)"):
-        run_to_end(make_run(recipe), recipe)
-    ((model, before),) = built
-    for old, new in zip(before, model.policy.parameters(), strict=True):
-        assert torch.equal(old, new)
-
-
-def test_a_bug_in_an_environment_keeps_its_traceback_and_marks_the_run(
-    make_recipe: MakeRecipe, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = make_recipe("cartpole", {"evaluation.every": 10**6})
-    run = make_run(recipe)
-
-    def explode(*_: Any) -> None:
-        raise ZeroDivisionError("in the environment")
-
-    monkeypatch.setattr("gymnasium.envs.classic_control.cartpole.CartPoleEnv.step", explode)
-    with pytest.raises(ZeroDivisionError):
-        run_to_end(run, recipe)
-    assert run.state == "failed"
-    assert run.status["reason"] == "ZeroDivisionError: in the environment"
-
-
 def test_subprocess_environments_train_too(make_recipe: MakeRecipe, make_run: MakeRun) -> None:
     recipe = make_recipe("cartpole", {"budget.steps": 512, "env.number": 2,
                                       "env.vectorization": "subproc"})  # fmt: skip
@@ -517,53 +301,6 @@ def test_each_sink_is_written_offline(
     else:
         root = tmp_path / "trackio" if sink == "trackio" else run.path / "wandb"
         assert [path for path in root.rglob("*") if path.is_file() and path.stat().st_size > 0]
-
-
-def test_ctrl_c_in_a_terminal_reaches_the_environments_too_and_does_no_harm(
-    runs_directory: Path,
-) -> None:
-    """A terminal sends SIGINT to the whole group: subprocess environments must leave it alone."""
-    command = [sys.executable, "-m", "rl_lab.cli", "train", "cartpole", "--name", "stopped",
-               "--env.vectorization", "subproc", "--env.number", "2"]  # fmt: skip
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, start_new_session=True
-    ) as process:
-        metrics = runs_directory / "stopped" / "metrics.jsonl"
-        until = time.monotonic() + 60
-        while not (metrics.exists() and len(read_metrics(metrics)) > 2):
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGINT)
-        process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert Run.open("stopped").state == "stopped"
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_saves_says_how_to_go_on_and_sets_the_exit_code(
-    number: signal.Signals, code: int, runs_directory: Path, lab: Lab
-) -> None:
-    command = [sys.executable, "-m", "rl_lab.cli", "train", "cartpole", "--name", "stopped",
-               "--evaluation.stop_after_solved", "null", "--budget.steps", "30000"]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        metrics = runs_directory / "stopped" / "metrics.jsonl"
-        until = time.monotonic() + 60
-        while not (metrics.exists() and len(read_metrics(metrics)) > 3):
-            assert time.monotonic() < until
-            time.sleep(0.05)
-        os.kill(process.pid, number)
-        output, _ = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert "stopped: stopped" in output
-    assert "rl-lab train --resume" in output
-    run = Run.open("stopped")
-    assert run.state == "stopped"
-    snapshot, _ = checkpoint.latest(run.checkpoints)
-    assert snapshot is not None
-    assert snapshot.step == run.status["step"] < 30_000
-    result = lab("train", "--resume", "stopped", "--json")
-    assert result.returncode == 0
-    assert json.loads(result.stdout)["state"] == "finished"
 
 
 PIXELS = {"algorithm.n_steps": 16, "algorithm.batch_size": 64, "budget.steps": 256,
