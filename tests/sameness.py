@@ -50,15 +50,19 @@ def differences(first: Path, second: Path) -> list[str]:
 
 
 def run_differences(one: Run, other: Run) -> list[str]:
-    """Name everything in which the snapshots, best models and logs of two runs differ."""
+    """Name everything in which the snapshots, best models and logs of two runs differ.
+
+    A run that was asked to stop has saved one snapshot more then, so an older one may be gone:
+    compared are the newest and all that both have.
+    """
     found = [] if numbers(one) == numbers(other) else ["metrics"]
     for kind in ("checkpoints", "best"):
-        mine, theirs = (checkpoint.directories(run.path / kind) for run in (one, other))
-        if [path.name for path in mine] != [path.name for path in theirs]:
-            found.append(f"steps of {kind}")
-            continue
-        for first, second in zip(mine, theirs, strict=True):
-            found += [f"{kind}/{first.name}/{name}" for name in differences(first, second)]
+        mine, theirs = (checkpoint.steps(run.path / kind) for run in (one, other))
+        if mine[-1:] != theirs[-1:]:
+            found.append(f"newest of {kind}")
+        for step in set(mine) & set(theirs):
+            paths = [run.path / kind / f"{step:012d}" for run in (one, other)]
+            found += [f"{kind}/{step}/{name}" for name in differences(*paths)]
     models, others = (_models(run.path) for run in (one, other))
     return found + sorted(name for name in models | others if models.get(name) != others.get(name))
 
