@@ -114,7 +114,12 @@ def load(recipe: AgentRecipe, snapshot: Snapshot) -> BaseAlgorithm:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # SB3's remarks on one copy's batch sizes
         model = _construct(recipe, arguments, vector)
-    agent_state.restore_playable(model, snapshot)
+    try:
+        agent_state.restore_playable(model, snapshot)
+    except KeyError as missing:
+        raise UserError(
+            f"the saved model lacks {missing}, which the run's recipe.yaml asks for"
+        ) from None
     return model
 
 
@@ -149,7 +154,7 @@ def _construct(recipe: AgentRecipe, arguments: dict[str, Any], vector: VecEnv) -
             f"{sb3_class.__name__} on {recipe.env.id} does not fit into memory ({error}); choose a "
             "smaller algorithm.buffer_size or n_steps, or env.number"
         ) from None
-    except (AssertionError, ValueError, TypeError, NotImplementedError) as error:
+    except (AssertionError, ValueError, TypeError, KeyError, RuntimeError) as error:
         # Say `Discrete`, not `<class 'gymnasium.spaces.discrete.Discrete'>`, and drop the advice.
         said = re.sub(r"<class '[\w.]*?(\w+)'>,?", r"\1", " ".join(str(error).split()))
         raise UserError(

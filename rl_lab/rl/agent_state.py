@@ -138,6 +138,18 @@ def _restore_replay_buffer(buffer: ReplayBuffer, snapshot: Snapshot) -> None:
         buffer._current_ep_start = np.array(state["episode_starts"], dtype=np.int64)
 
 
+def lost(model: BaseAlgorithm, snapshot: Snapshot) -> str | None:
+    """Say what of a replay buffer the snapshot does not hold; None if nothing is missing."""
+    buffer = getattr(model, "replay_buffer", None)
+    if buffer is None:
+        return None
+    if "replay_buffer" not in snapshot.arrays:
+        return "the replay buffer was not kept (checkpoints.replay_buffer)"
+    if getattr(buffer, "copy_info_dict", False):
+        return "the replay buffer's infos (copy_info_dict) are not kept"
+    return None
+
+
 def cut_unfinished_episodes(model: BaseAlgorithm) -> None:
     """Mark where the replay buffer's last episodes break off: the environments start new ones."""
     buffer = getattr(model, "replay_buffer", None)

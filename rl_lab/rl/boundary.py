@@ -90,6 +90,8 @@ class AtUpdateBoundary(BaseCallback):
         self.stop = stop
         self._resumed = resumed
         self._alerts = Alerts(log, vitals.alerts)
+        self.save_first = False
+        """Whether the first boundary is to be saved, due or not."""
         self._last_boundary: int | None = None
         self._heartbeat = 0.0
         self._not_saved = 0
@@ -100,6 +102,9 @@ class AtUpdateBoundary(BaseCallback):
         if self._resumed is not None:
             moment.put_back(self.model, self._resumed)
             self._resumed = None
+        if self.save_first:
+            self.save_checkpoint()
+            self.save_first = False
         step = self.model.num_timesteps
         if self._due(self.recipe.logging.every, step) and step > 0:
             self.dump()
@@ -161,14 +166,19 @@ class AtUpdateBoundary(BaseCallback):
         step = self.model.num_timesteps
         evaluation = self.recipe.evaluation
         seeds = stream(self.recipe.seed, seeding.EVALUATION, evaluation.episodes)
-        with self.clock.during("evaluation"):
-            episodes = evaluate(
-                self.model, self.recipe.env, seeds, evaluation.deterministic, self.recipe.seed
-            )
+        self.progress.evaluated_at = step
+        try:
+            with self.clock.during("evaluation"):
+                episodes = evaluate(
+                    self.model, self.recipe.env, seeds, evaluation.deterministic, self.recipe.seed
+                )
+        except NonFiniteError as error:
+            if not watched(self.model).may_skip(f"{error}; it was not judged"):
+                raise
+            return
         numbers = summary(episodes)
         self.log.log(step, numbers)
         progress, mean = self.progress, numbers["eval/mean_reward"]
-        progress.evaluated_at = step
         better = progress.best is None or mean >= progress.best["return"]
         if better and self._saved(self.run.best, agent_state.playable(self.model)):
             progress.best = {"return": mean, "step": step}

@@ -106,7 +106,7 @@ def _import_named(module: str, written: str) -> None:
     if module not in extras and module not in trust.granted():
         raise UserError(
             f"env.id = {written!r} would import the module {module!r}, and importing a module runs "
-            f"its code; if you know it, say so on the command line: --trust {module}"
+            f"its code; if you know it, `rl-lab train`, `evaluate` and `play` take --trust {module}"
         )
     extra = extras.get(module)
     if extra is not None and not installed(extra):
@@ -175,7 +175,7 @@ def make(
             env = Monitor(env)
         try:
             env = wrap(env)
-        except (TypeError, ValueError, AssertionError, AttributeError) as error:
+        except (TypeError, ValueError, AssertionError, AttributeError, MemoryError) as error:
             raise UserError(f"env.wrappers: {name} cannot wrap {environment.id}: {error}") from None
     if not any(name == "AtariWrapper" for name, _ in wrappers):
         env = Monitor(env)
@@ -205,6 +205,10 @@ def wrapper(written: str | dict[str, dict[str, Any]]) -> tuple[str, Callable[...
         wrapper_class = getattr(importlib.import_module(module), attribute)
     elif name in own:
         wrapper_class = own[name]
+        if name == "RecordVideo":  # it writes wherever it is told, and --dry-run writes nothing
+            raise UserError("env.wrappers: RecordVideo is not taken; see `rl-lab play --video`")
+        if "func" in inspect.signature(wrapper_class.__init__).parameters:
+            raise UserError(f"env.wrappers: {name} needs a function, which no recipe can give")
     else:
         raise UserError(f"env.wrappers: no wrapper {name!r}{nearest(name, [*WRAPPERS, *own])}")
     known = list(inspect.signature(wrapper_class.__init__).parameters)[2:]

@@ -5,12 +5,15 @@ does not see it), but it can be brought there again: put its random generator ba
 before the reset, reset, and take the same actions. Whether that worked is checked, not hoped.
 """
 
+import collections
 import hashlib
 from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.wrappers import OrderEnforcing, PassiveEnvChecker
+from stable_baselines3.common.monitor import Monitor
 
 LONGEST = 100_000
 """Actions kept of an episode; a longer one is not played again."""
@@ -58,6 +61,8 @@ class UnfinishedEpisode:
     """Of the environment's generator after the last step."""
     observation: str
     """SHA-256 of the last observation."""
+    memory: str
+    """SHA-256 of the plain attributes of the environment and of the wrappers around it."""
 
 
 class RepeatableEpisodes(gymnasium.Wrapper):
@@ -97,14 +102,15 @@ class RepeatableEpisodes(gymnasium.Wrapper):
             return None
         return UnfinishedEpisode(
             self._seed, self._random_state, np.array(self._actions), np.array(self._rewards),
-            _random_state(self.unwrapped), _digest(self._observation),
+            _random_state(self.unwrapped), _digest(self._observation), _digest(_memory(self.env)),
         )  # fmt: skip
 
     def play_again(self, episode: UnfinishedEpisode) -> bool:
         """Bring the environment to where an episode was; return whether it came to the same.
 
-        It did if every reward, the last observation and the generator's state are what they were,
-        bit for bit. If not, the environment is to be reset.
+        It did if every reward, the last observation, the generator's state, and all plain
+        attributes of environment and wrappers (running means, counters) are what they were, bit for
+        bit. If not, the environment is to be reset.
         """
         self.get_wrapper_attr("seeds").clear()
         if episode.seed is None and episode.random_state is not None:
@@ -114,8 +120,15 @@ class RepeatableEpisodes(gymnasium.Wrapper):
             _, reward, terminated, truncated, _ = self.step(action)
             if float(reward) != expected or terminated or truncated:
                 return False
-        now = _random_state(self.unwrapped)
-        return now == episode.random_state_now and _digest(self._observation) == episode.observation
+        return (
+            _random_state(self.unwrapped) == episode.random_state_now
+            and _digest(self._observation) == episode.observation
+            and _digest(_memory(self.env)) == episode.memory
+        )
+
+    def last_observation(self) -> Any:
+        """What the last reset or step showed."""
+        return self._observation
 
 
 def _random_state(env: gymnasium.Env) -> RandomState | None:
@@ -133,8 +146,44 @@ def _generator(state: RandomState) -> np.random.Generator:
     return np.random.Generator(bits)
 
 
+KEEPERS = (SeededResets, Monitor, OrderEnforcing, PassiveEnvChecker)
+"""Wrappers whose memory reaches beyond the episode without changing what comes."""
+UNIMPORTANT = ("env", "spec", "_np_random", "_np_random_seed")
+PLAIN = (bool, int, float, str, bytes, np.generic, np.ndarray)
+
+
+def _memory(env: gymnasium.Env) -> dict[str, Any]:
+    """The plain attributes of an environment and its wrappers: what can be seen of its memory."""
+    found: dict[str, Any] = {}
+    depth = 0
+    while True:
+        if not isinstance(env, KEEPERS):
+            for name, value in vars(env).items():
+                plain = None if name in UNIMPORTANT else _plain(value)
+                if plain is not None:
+                    found[f"{depth}/{name}"] = plain
+        if not isinstance(env, gymnasium.Wrapper):
+            return found
+        env, depth = env.env, depth + 1
+
+
+def _plain(value: Any) -> Any:
+    """A value that `_digest` takes; None for what it does not, such as a simulator's objects."""
+    if isinstance(value, PLAIN):
+        return None if np.asarray(value).dtype.kind == "O" else value
+    if isinstance(value, np.random.Generator):
+        return str(value.bit_generator.state)
+    if isinstance(value, list | tuple | collections.deque):
+        return [_plain(part) for part in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if all(hasattr(value, name) for name in ("mean", "var", "count")):  # running moments
+        return [_plain(value.mean), _plain(value.var), _plain(value.count)]
+    return None
+
+
 def _digest(observation: Any) -> str:
-    """SHA-256 over an observation's arrays, in a fixed order."""
+    """SHA-256 over the arrays of an observation, or the like, in a fixed order."""
     digest = hashlib.sha256()
 
     def add(value: Any) -> None:
@@ -146,7 +195,9 @@ def _digest(observation: Any) -> str:
             for part in value:
                 add(part)
         elif isinstance(value, str):
-            digest.update(value.encode())
+            digest.update(value.encode(errors="surrogatepass"))
+        elif value is None or isinstance(value, bytes | int) or np.asarray(value).dtype.kind == "O":
+            digest.update(repr(value).encode())
         else:
             digest.update(np.ascontiguousarray(value).tobytes())
 

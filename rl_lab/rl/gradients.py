@@ -6,15 +6,14 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import recursive_getattr
 
-from rl_lab.health import Health
 from rl_lab.rl.watched_vec_env import NonFiniteError, watched
 
 
-def guard_gradients(model: BaseAlgorithm, health: Health) -> None:
+def guard_gradients(model: BaseAlgorithm) -> None:
     """Let no optimiser of an agent apply a gradient that is NaN or infinite.
 
-    Where `health` says skip, the step is left out and counted; else NonFiniteError is raised, with
-    the weights as they were.
+    Where the recipe's `health` says skip, the step is left out and counted; else NonFiniteError is
+    raised, with the weights as they were.
     """
     environment = watched(model)
     for name in model._get_torch_save_params()[0]:
@@ -36,10 +35,8 @@ def guard_gradients(model: BaseAlgorithm, health: Health) -> None:
                 f"NaN or infinity in the loss or its gradient ({name}) at step "
                 f"{environment.steps:,}; the update was not applied"
             )
-            if health.on_nan != "skip" or environment.skipped >= health.times:
+            if not environment.may_skip(said):
                 raise NonFiniteError(said)
-            environment.skipped += 1
-            environment.report("skipped", f"{said} ({environment.skipped} of {health.times})")
             for parameter in parameters:  # without a gradient, an optimiser leaves it alone
                 parameter.grad = None
 

@@ -96,12 +96,24 @@ def _put(content: Content, normalizer: VecNormalize | None, model: BaseAlgorithm
     for name, variable in own.items():
         variable.data.copy_(content.variables[name])
     for name in agent_state.COUNTERS:
-        if type(content.plain.get(name)) is int and hasattr(model, name):
-            setattr(model, name, content.plain[name])
+        if name in content.plain and hasattr(model, name):
+            setattr(model, name, _number(content, name, 0, 10**12))
     if hasattr(model, "exploration_rate"):
-        model.exploration_rate = float(content.plain.get("exploration_rate", 0.0))
+        model.exploration_rate = float(_number(content, "exploration_rate", 0, 1))
     if normalizer is not None:
         _put_normalization(normalizer, model)
+
+
+def _number(content: Content, name: str, least: int, most: int) -> int | float:
+    """A plain number of `data`, 0 if it is not there.
+
+    Raises:
+        UserError: it is no number in [least, most].
+    """
+    value = content.plain.get(name, 0)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise UserError(f"{content.name}: {name} should be a number from {least} to {most}")
+    return value
 
 
 def _check_fit(content: Content, part: str, own: dict[str, Tensor], given: dict[str, Any]) -> None:

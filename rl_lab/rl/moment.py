@@ -23,6 +23,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStac
 
 from rl_lab.checkpoint import Snapshot
 from rl_lab.rl.episodes import UnfinishedEpisode
+from rl_lab.rl.supervision import Supervised
+from rl_lab.rl.watched_vec_env import watched
 
 LAST = ("_last_obs", "_last_original_obs", "_last_episode_starts")
 """What SB3 keeps of the step before a rollout; arrays, or dicts of arrays."""
@@ -42,6 +44,9 @@ def add_to(snapshot: Snapshot, model: BaseAlgorithm) -> None:
     for number, noise in enumerate(_walking_noise(model)):
         arrays[f"noise/{number}"] = noise.noise_prev
     snapshot.state["episodes"] = _episodes_into(arrays, model)
+    assert model.env is not None
+    if model.env.env_is_wrapped(Supervised)[0]:
+        snapshot.state["failures"] = model.env.get_attr("failures")
 
     version, words, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
@@ -83,7 +88,11 @@ def play_episodes_again(model: BaseAlgorithm, snapshot: Snapshot) -> str | None:
     for copy, episode in enumerate(episodes):
         if episode is None:
             return f"the episode of copy {copy} was too long to be kept"
-        if not vector.env_method("play_again", episode, indices=copy)[0]:
+        try:
+            (same,) = vector.env_method("play_again", episode, indices=copy)
+        except Exception as error:
+            return f"copy {copy} raised {type(error).__name__} on the way: {error}"
+        if not same:
             return f"copy {copy} does not come to the same from the same start and actions"
     for name in LAST:
         value = _together({key: arrays[key] for key in arrays if key.partition("/")[0] == name})
@@ -91,6 +100,10 @@ def play_episodes_again(model: BaseAlgorithm, snapshot: Snapshot) -> str | None:
             setattr(model, name, value)
     for name, array in _of_vector(model):
         array[...] = arrays[name]
+    watched(model).resume(vector.env_method("last_observation"))
+    if vector.env_is_wrapped(Supervised)[0]:
+        for copy, failures in enumerate(snapshot.state["failures"]):
+            vector.env_method("count_failures", failures, indices=copy)
     if isinstance(model, ARS):
         torch.set_rng_state(snapshot.tensors["moment"]["random/torch_before_directions"])
     return None
@@ -107,6 +120,9 @@ def put_back(model: BaseAlgorithm, snapshot: Snapshot) -> None:
             setattr(distribution, name, tensors[f"{name}/{number}"].to(model.device))
     for number, noise in enumerate(_walking_noise(model)):
         noise.noise_prev = arrays[f"noise/{number}"]
+    if isinstance(model, ARS):  # which has just emptied it
+        recent: Any = list(snapshot.state["recent_episodes"]["episodes"])
+        model.ep_info_buffer = recent
     for name, (value, count) in snapshot.state["logged"].items():
         model.logger.name_to_value[name] = value
         model.logger.name_to_count[name] = count

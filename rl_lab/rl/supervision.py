@@ -40,7 +40,8 @@ class Supervised(gymnasium.Wrapper):
         """
         super().__init__(make(list(seeds)))
         self._make, self._seed, self._timeout = make, seeds[0] if seeds else 0, timeout
-        self._failures = 0
+        self.failures = 0
+        """Times that it was replaced."""
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -60,16 +61,20 @@ class Supervised(gymnasium.Wrapper):
             observation, failed = self._start_anew()
             return observation, 0.0, False, True, failed
 
+    def count_failures(self, failures: int) -> None:
+        """Go on counting from here: a resumed run must not replace a copy by the same one again."""
+        self.failures = failures
+
     def _start_anew(self) -> tuple[Any, dict[str, Any]]:
         """Replace the copy; called while an exception is handled.
 
         A new copy that fails as well is no accident: its exception is raised.
         """
         told = traceback.format_exc()
-        self._failures += 1
+        self.failures += 1
         with suppress(Exception):
             self.env.close()
-        self.env = self._make(stream(self._seed, 0, 1, self._failures))
+        self.env = self._make(stream(self._seed, 0, 1, self.failures))
         observation, _ = self.env.reset()
         return observation, {FAILED: told}
 

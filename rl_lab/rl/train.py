@@ -32,6 +32,10 @@ from rl_lab.storage import ending_in_order, from_newest_snapshot, shortage
 class RollBack(Exception):
     """A NaN or infinity, for which the run goes back to its newest checkpoint."""
 
+    def __init__(self, fault: str, number: int) -> None:
+        super().__init__(fault)
+        self.number = number
+
 
 class TrainingFailed(Exception):
     """The run cannot go on, through no bug of the lab's: the message says why."""
@@ -60,23 +64,23 @@ def train(run: Run, recipe: AgentRecipe, stop: StopRequest, notes: tuple[str, ..
         logging = recipe.logging
         sinks = open_sinks(run.path, logging.tensorboard, logging.trackio, logging.wandb)
         with MetricLog(run.metrics_file, sinks) as log:
-            fault = None
+            rollback = None
             while True:
                 try:
-                    return _train_from_newest_checkpoint(run, recipe, log, stop, notes, fault)
+                    return _train_from_newest_checkpoint(run, recipe, log, stop, notes, rollback)
                 except RollBack as why:
-                    fault, notes = str(why), ()
+                    rollback, notes = why, ()
 
 
-def _train_from_newest_checkpoint(
+def _train_from_newest_checkpoint(  # noqa: PLR0915 -- a run reads top to bottom
     run: Run,
     recipe: AgentRecipe,
     log: MetricLog,
     stop: StopRequest,
     notes: tuple[str, ...],
-    fault: str | None,
+    rollback: RollBack | None,
 ) -> str:
-    """Train to the end; where a NaN sent the run back to its checkpoint, `fault` tells of it."""
+    """Train to the end; where a NaN sent the run back to its checkpoint, `rollback` tells of it."""
     # 1. The agent in its environment, everything random seeded from recipe.seed.
     snapshot, damaged = _newest_checkpoint(run)
     clock = PhaseClock("policy")
@@ -91,12 +95,14 @@ def _train_from_newest_checkpoint(
         if run.metrics_file.stat().st_size:
             log.event(0, "restarted", "it had no checkpoint yet")
     else:
-        progress = Progress(**snapshot.state["progress"])
-        exact, doubts = _restore(model, recipe, snapshot, progress, fault)
+        progress = _progress_of(snapshot)
+        if rollback is not None:
+            progress.rollbacks = rollback.number
+        exact, doubts = _restore(model, recipe, snapshot, progress, rollback is not None)
         log.event(snapshot.step, "resumed", f"from step {snapshot.step:,}")
-        if fault is not None:
+        if rollback is not None:
             count = f"{progress.rollbacks} of {recipe.health.times}"
-            sentence = f"{fault}; back to here, with a lower learning rate ({count})"
+            sentence = f"{rollback}; back to here, with a lower learning rate ({count})"
             log.event(snapshot.step, "rollback", sentence, "warning")
     for note in notes:
         log.event(model.num_timesteps, "note", note, "warning")
@@ -110,8 +116,9 @@ def _train_from_newest_checkpoint(
         environment.steps, kind, sentence, "warning"
     )
     model.set_logger(sb3_logger(log, clock))
-    guard_gradients(model, recipe.health)
+    guard_gradients(model)
     boundary = AtUpdateBoundary(run, recipe, log, clock, progress, stop, exact)
+    boundary.save_first = rollback is not None  # a kill must not make it forget what happened
     run.start(recipe.budget.steps, model.num_timesteps, progress.best)
     try:
         with Watchdog(clock, log, lambda: environment.steps):
@@ -122,7 +129,7 @@ def _train_from_newest_checkpoint(
         raise
     except (NonFiniteError, EnvironmentFailedError) as error:
         if isinstance(error, NonFiniteError) and _may_roll_back(run, recipe, progress):
-            raise RollBack(str(error)) from None
+            raise RollBack(str(error), progress.rollbacks + 1) from None
         _end(run, log, model, "failed", str(error), "error")
         raise TrainingFailed(str(error)) from None
     except StorageError as error:
@@ -136,6 +143,21 @@ def _train_from_newest_checkpoint(
     return state
 
 
+def _progress_of(snapshot: Snapshot) -> Progress:
+    """Read what training knew besides the agent.
+
+    Raises:
+        UserError: the snapshot is of another kind.
+    """
+    try:
+        return Progress(**snapshot.state["progress"])
+    except (KeyError, TypeError):
+        raise UserError(
+            f"the snapshot of step {snapshot.step:,} is no training agent's; move it away to go on "
+            "from an older one"
+        ) from None
+
+
 def _may_roll_back(run: Run, recipe: AgentRecipe, progress: Progress) -> bool:
     health = recipe.health
     left = progress.rollbacks < health.times
@@ -147,7 +169,7 @@ def _restore(
     recipe: AgentRecipe,
     snapshot: Snapshot,
     progress: Progress,
-    fault: str | None,
+    rolled_back: bool,
 ) -> tuple[Snapshot | None, list[str]]:
     """Put a snapshot into a new agent, and its environments where they were, or on a new way.
 
@@ -161,18 +183,13 @@ def _restore(
     environment.steps = snapshot.step
     environment.skipped, environment.restarted = progress.skipped, progress.restarted
     differs = None
-    if fault is not None:
-        progress.rollbacks += 1
-    else:
-        differs = moment.play_episodes_again(model, snapshot)
-        lost = hasattr(model, "replay_buffer") and "replay_buffer" not in snapshot.arrays
-        if lost:
-            differs = "the replay buffer was not kept (checkpoints.replay_buffer)"
+    if not rolled_back:
+        differs = moment.play_episodes_again(model, snapshot) or agent_state.lost(model, snapshot)
         if differs is not None:
             doubts.append(f"it goes on with new episodes, to other bits: {differs}")
     if progress.rollbacks:
         agent.scale_learning_rate(model, recipe.health.rollback_rate**progress.rollbacks)
-    if fault is None and differs is None:
+    if not rolled_back and differs is None:
         return snapshot, doubts
     agent_state.cut_unfinished_episodes(model)
     agent.start_new_episodes(model, recipe, snapshot.step, progress.rollbacks)

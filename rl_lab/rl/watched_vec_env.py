@@ -80,7 +80,7 @@ class WatchedVecEnv(VecEnvWrapper):
             if dones[copy]:
                 self._note_failure(copy, self.venv.reset_infos[copy])
         for copy, source in self._faults(observations, rewards, dones, infos).items():
-            if not self._may_skip(source, copy):
+            if not self.may_skip(f"{self._said(source, copy)}; its episode was cut off before it"):
                 self._stop(source, copy)
             rewards[copy] = 0.0
             infos[copy]["terminal_observation"] = self._sound[copy]
@@ -91,6 +91,10 @@ class WatchedVecEnv(VecEnvWrapper):
             dones[copy] = True
         self._remember(observations)
         return observations, rewards, dones, infos
+
+    def resume(self, observations: list[Any]) -> None:
+        """Go on after the copies' episodes were played again, up to these observations."""
+        self._sound = observations
 
     def close(self) -> None:
         """Close the copies; of a process that died, the others are ended without being asked."""
@@ -146,20 +150,21 @@ class WatchedVecEnv(VecEnvWrapper):
         if isinstance(value, dict):
             return sorted({copy for part in value.values() for copy in self._unsound(part)})
         array = np.asarray(value)
-        if array.dtype.kind != "f" or np.isfinite(array).all():
+        if array.dtype.kind != "f":
+            return []
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32, copy=False)  # as networks read it
+        if np.isfinite(array).all():
             return []
         finite = np.isfinite(array.reshape(len(array), -1)).all(axis=1)
         return np.flatnonzero(~finite).tolist()
 
-    def _may_skip(self, source: str, copy: int) -> bool:
+    def may_skip(self, sentence: str) -> bool:
+        """Count and report what is left out for a NaN; return False if nothing may be, any more."""
         if self._health.on_nan != "skip" or self.skipped >= self._health.times:
             return False
         self.skipped += 1
-        self.report(
-            "skipped",
-            f"{self._said(source, copy)}; its episode was cut off before it "
-            f"({self.skipped} of {self._health.times})",
-        )
+        self.report("skipped", f"{sentence} ({self.skipped} of {self._health.times})")
         return True
 
     def _begin_another(self, copy: int, observations: VecEnvObs) -> None:

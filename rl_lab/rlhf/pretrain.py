@@ -132,10 +132,11 @@ def pretrain(  # noqa: PLR0915 -- a run reads top to bottom
             logits, targets, auxiliary = forward(model, rows, next(batches), device)
             loss = functional.cross_entropy(logits.float(), targets)
         (loss + auxiliary).backward()
-        progress.losses.append(_finite(loss, step, section.learning_rate))
+        progress.losses.append(_finite("loss", loss, step, section.learning_rate))
 
         # 6. Step, at this step's learning rate.
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        _finite("gradient", norm, step, section.learning_rate)
         rate = section.learning_rate * schedule(step, section.steps, section.warmup)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
@@ -287,15 +288,15 @@ def _check_context(model: PreTrainedModel, context: int) -> None:
         )
 
 
-def _finite(loss: Tensor, step: int, learning_rate: float) -> float:
-    """Return the loss as a number.
+def _finite(what: str, number: Tensor, step: int, learning_rate: float) -> float:
+    """Return a loss, or the norm of a gradient, as a number.
 
     Raises:
         UserError: it is none.
     """
-    if not loss.isfinite():
+    if not number.isfinite():
         raise UserError(
-            f"the loss of pretraining is {loss.item()} at step {step}; lower "
+            f"the {what} of pretraining is {number.item()} at step {step}; lower "
             f"pretrain.learning_rate ({learning_rate:g})"
         )
-    return loss.item()
+    return number.item()

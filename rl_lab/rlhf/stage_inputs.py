@@ -82,7 +82,8 @@ def _hash_of_file(text: str) -> str | None:
     """SHA-256 of the file, or of all files of the model's directory, of that name; else None."""
     path = Path(text)
     try:
-        model = path.is_dir() and (path / "config.json").is_file()
+        places = ("config.json", "members/0/config.json")  # a model, or the members of an ensemble
+        model = path.is_dir() and any((path / place).is_file() for place in places)
         files = sorted(path.rglob("*")) if model else [path]
         digest = hashlib.sha256()
         for file in files:

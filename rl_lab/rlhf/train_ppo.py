@@ -122,9 +122,12 @@ def train_ppo(  # noqa: PLR0915 -- a run reads top to bottom
             stop.check()
         update = progress.update
         began = time.perf_counter()
-        torch.manual_seed(stream(seed, ORDER, 1, update + 1)[0])
+        # After a rollback other responses are drawn: the same ones would lead to the same NaN.
+        turn = progress.forgiven if ppo.health.on_nan == "rollback" else 0
+        part = update + 1 + turn * 10**9
+        torch.manual_seed(stream(seed, ORDER, 1, part)[0])
         generator = torch.Generator(policy.device)
-        generator.manual_seed(stream(seed, SAMPLES, 1, update + 1)[0])
+        generator.manual_seed(stream(seed, SAMPLES, 1, part)[0])
         numbers: dict[str, float] = {}
         try:
             # 1. Prompts, a response sampled to each, its reward, log-probabilities and values.

@@ -225,6 +225,21 @@ class Progress(TrainerCallback):
         self.run, self.metrics, self.stop, self.clock = run, log, stop, clock
         self.first_step, self.member, self.save_every = first_step, member, save_every
 
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
+    ) -> None:
+        """Let no gradient that is NaN or infinite be applied.
+
+        Raises:
+            UserError: it is.
+        """
+        gradients = [p.grad for p in given["model"].parameters() if p.grad is not None]
+        if not torch.stack(torch._foreach_norm(gradients)).isfinite().all():
+            raise UserError(
+                f"NaN or infinity in the loss or its gradient at step {state.global_step + 1} of "
+                f"member {self.member + 1}; lower reward.learning_rate ({args.learning_rate:g})"
+            )
+
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:

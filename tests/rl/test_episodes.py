@@ -88,3 +88,51 @@ def test_nothing_is_kept_before_the_first_reset_or_of_an_endless_episode(
         assert env.get_wrapper_attr("unfinished_episode")() is not None
         env.step(env.action_space.sample())
     assert env.get_wrapper_attr("unfinished_episode")() is None
+
+
+@pytest.mark.parametrize("wrapper", ["NormalizeReward", "NormalizeObservation"])
+def test_a_wrapper_with_a_memory_of_its_own_is_noticed_at_an_episodes_start(wrapper: str) -> None:
+    def copy() -> gymnasium.Env:
+        return environments.make(Environment(id="Pendulum-v1", wrappers=[wrapper]), [3])
+
+    one = copy()
+    one.reset()
+    for _ in range(200):  # a whole episode, and the start of the next
+        one.step(one.action_space.sample())
+    one.reset()
+    episode = one.get_wrapper_attr("unfinished_episode")()
+    assert len(episode.actions) == 0
+    assert not copy().get_wrapper_attr("play_again")(episode)
+
+
+class Curriculum(gymnasium.Env):
+    """Has a counter, and random numbers of its own, that no reset sets back."""
+
+    observation_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    action_space = gymnasium.spaces.Discrete(2)
+
+    def __init__(self, kind: str) -> None:
+        self.kind, self.count, self.own = kind, 0, np.random.default_rng(0)
+
+    def reset(self, *, seed: int | None = None, options: object = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        if self.kind == "counter":
+            self.count += 1
+        else:
+            self.own.random()
+        return np.zeros(1, dtype=np.float32), {}
+
+
+@pytest.mark.parametrize("kind", ["counter", "generator"])
+def test_an_environment_with_a_memory_of_its_own_is_noticed(kind: str) -> None:
+    def copy() -> gymnasium.Env:
+        seeded = episodes.SeededResets(Curriculum(kind), [1])
+        return episodes.RepeatableEpisodes(seeded)
+
+    one = copy()
+    one.reset()
+    first = one.get_wrapper_attr("unfinished_episode")()
+    assert copy().get_wrapper_attr("play_again")(first)  # the first episode it can repeat
+    one.reset()
+    second = one.get_wrapper_attr("unfinished_episode")()
+    assert not copy().get_wrapper_attr("play_again")(second)

@@ -1,5 +1,6 @@
 """What is no number is never learned from, and an environment that fails is told of."""
 
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +13,12 @@ import torch
 from rl_lab import checkpoint
 from rl_lab.metrics import numbers_of, read_metrics
 from rl_lab.rl import agent, environments, watchdog
+from rl_lab.rl.boundary import AtUpdateBoundary
 from rl_lab.rl.recipe import AgentRecipe, Environment
 from rl_lab.rl.train import TrainingFailed, train
 from rl_lab.run import Run
 from rl_lab.signals import StopRequest
+from tests.sameness import run_differences
 
 MakeRecipe = Callable[..., AgentRecipe]
 MakeRun = Callable[..., Run]
@@ -34,12 +37,21 @@ class Faulty(gymnasium.Env):
         fault: what, of the names in `step`.
         at: the step.
         dictionary: whether observations are dicts.
+        lifelong: whether its steps are counted over all its episodes.
     """
 
     action_space = gymnasium.spaces.Discrete(2)
-    lives = 0
+    made = 0
+    soon_after: int | None = None
+    """Of those made after this many, the fault comes at step 5."""
 
-    def __init__(self, fault: str, at: int = 100, dictionary: bool = False) -> None:
+    def __init__(
+        self, fault: str, at: int = 100, dictionary: bool = False, lifelong: bool = True
+    ) -> None:
+        Faulty.made += 1
+        if Faulty.soon_after is not None and Faulty.made > Faulty.soon_after:
+            at = 5
+        self.lifelong = lifelong
         box = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
         space = gymnasium.spaces.Dict({"one": box, "two": box}) if dictionary else box
         self.observation_space = space  # type: ignore[assignment]
@@ -52,7 +64,7 @@ class Faulty(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict]:
         super().reset(seed=seed)
-        Faulty.lives += 1
+        self.steps = self.steps if self.lifelong else 0
         return self.observe(), {}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -339,3 +351,54 @@ def test_a_bug_in_an_environment_keeps_its_traceback_and_marks_the_run(
         run_to_end(run, recipe)
     assert run.state == "failed"
     assert run.status["reason"] == "ZeroDivisionError: in the environment"
+
+
+def test_rollbacks_are_counted_where_nothing_is_saved_between_them(
+    make_recipe: MakeRecipe, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Faulty, "made", 0)
+    monkeypatch.setattr(Faulty, "soon_after", 3)  # two copies, and one to be judged in
+    settings = {"health.on_nan": "rollback", "health.times": 3}
+    recipe = make_recipe("ppo", faulty("observation", at=100) | settings)
+    run = make_run(recipe)
+    with pytest.raises(TrainingFailed):
+        run_to_end(run, recipe)
+    counts = [event.rpartition("(")[2] for event in events(run, "rollback")]
+    assert counts == ["1 of 3)", "2 of 3)", "3 of 3)"]
+
+
+@pytest.mark.parametrize("fault", ["observation", "reward"])
+def test_a_resumed_run_skips_as_one_that_was_not_interrupted(
+    fault: str, make_recipe: MakeRecipe, make_run: MakeRun
+) -> None:
+    """The first step after the checkpoint is the one with the NaN."""
+    settings = faulty(fault, at=5, lifelong=False)  # step 64 of a copy is the 4th of an episode
+    recipe = make_recipe(
+        "ppo", settings | {"health.on_nan": "skip", "health.times": 10**6, "env.normalize": {},
+                           "budget.steps": 256}
+    )  # fmt: skip
+    whole, broken = make_run(recipe, "whole"), make_run(recipe, "broken")
+    run_to_end(whole, recipe)
+    with StopRequest() as stop:
+        go_on = AtUpdateBoundary.save_checkpoint
+
+        def save_and_stop(self: AtUpdateBoundary) -> None:
+            go_on(self)
+            stop.signal = signal.SIGTERM
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(AtUpdateBoundary, "save_checkpoint", save_and_stop)
+            assert train(broken, recipe, stop) == "stopped"
+    assert broken.status["step"] == 128
+    run_to_end(broken, recipe)
+    assert run_differences(whole, broken) == []
+
+
+def test_skipping_holds_where_the_agent_is_judged(
+    make_recipe: MakeRecipe, make_run: MakeRun
+) -> None:
+    settings = {"health.on_nan": "skip", "health.times": 10**6, "budget.steps": 128}
+    recipe = make_recipe("ppo", faulty("observation", at=5) | settings)
+    run = make_run(recipe)
+    assert run_to_end(run, recipe) == "finished"
+    assert any("while judging the agent" in event for event in events(run, "skipped"))

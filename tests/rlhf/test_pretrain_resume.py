@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from rl_lab import checkpoint
 from rl_lab.errors import UserError
@@ -136,3 +137,26 @@ def test_killed_before_the_first_snapshot_it_starts_over(data: Path, tmp_path: P
     train(data, cut, settings)
     assert len(events(read_metrics(cut / "metrics.jsonl"), "restarted")) == 1
     assert_same(tmp_path / "through", cut)
+
+
+def test_a_gradient_that_is_no_number_is_not_learned_from(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loss is a number still, and so is the snapshot that a resumed stage goes on from."""
+    clip, calls = torch.nn.utils.clip_grad_norm_, 0
+
+    def infinite_at_the_seventh(parameters: Any, norm: float) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        parameters = list(parameters)
+        if calls == 7:
+            parameters[0].grad[0, 0] = torch.inf
+        return clip(parameters, norm)
+
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", infinite_at_the_seventh)
+    with pytest.raises(UserError, match="the gradient of pretraining is inf at step 7; lower"):
+        train(data, tmp_path / "run", section(checkpoint_every=1))
+    snapshot, _ = checkpoint.latest(tmp_path / "run" / "checkpoints")
+    assert snapshot is not None
+    assert snapshot.step == 6
+    assert all(tensor.isfinite().all() for tensor in snapshot.tensors["model"].values())

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from rl_lab import checkpoint
+from rl_lab.errors import UserError
 from rl_lab.metrics import MetricLog, read_metrics
 from rl_lab.rlhf.jsonl import write_jsonl
 from rl_lab.rlhf.recipe import Reward
@@ -206,3 +207,22 @@ def test_no_pickle_is_read(tmp_path: Path, data: Path, base: Path) -> None:
         patch.setattr("torch.load", lambda *_, **__: pytest.fail("a pickle was read"))
         train(cut, data, base)
     assert json.loads((cut / "report.json").read_text())
+
+
+def test_a_gradient_that_is_no_number_is_not_learned_from(
+    data: Path, base: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "wild"
+    wild = Reward(**SETTINGS | {"members": 1, "learning_rate": 1e8, "checkpoint_every": 1})
+    run = Run(path)
+    path.mkdir()
+    run.metrics_file.touch()
+    with (
+        MetricLog(run.metrics_file) as log,
+        pytest.raises(UserError, match="lower reward.learning"),
+    ):
+        train_reward(wild, data, base, run, log, StopRequest(), seed=0, device="cpu")
+    assert not (path / "members" / "0").exists()
+    snapshot, _ = checkpoint.latest(run.checkpoints)
+    assert snapshot is not None
+    assert all(tensor.isfinite().all() for tensor in snapshot.tensors["model"].values())
