@@ -219,7 +219,7 @@ def test_a_gradient_that_is_no_number_is_not_learned_from(
     run.metrics_file.touch()
     with (
         MetricLog(run.metrics_file) as log,
-        pytest.raises(UserError, match="lower reward.learning"),
+        pytest.raises(UserError, match=r"lower reward\.learning_rate"),
     ):
         train_reward(wild, data, base, run, log, StopRequest(), seed=0, device="cpu")
     assert not (path / "members" / "0").exists()
