@@ -120,15 +120,13 @@ def kill_at(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AtUpdateBoundary, "_on_step", on_step)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_a_killed_run_resumed_equals_one_that_was_not(
-    case: str, make_recipe: MakeRecipe, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+def assert_equal_after_kills(
+    recipe: AgentRecipe, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    algorithm, settings = CASES[case]
-    recipe = make_recipe(algorithm, SMALL | settings)
+    """Train undisturbed, and killed, resumed, killed and resumed again."""
     whole, broken = make_run(recipe, "whole"), make_run(recipe, "broken")
     run_to_end(whole, recipe)
-    for killed_at in (290, 480):  # resumed, and killed and resumed again
+    for killed_at in (290, 480):
         with monkeypatch.context() as patched, pytest.raises(KilledError), StopRequest() as stop:
             kill_at(killed_at, patched)
             train(broken, recipe, stop)
@@ -139,6 +137,39 @@ def test_a_killed_run_resumed_equals_one_that_was_not(
     records = read_metrics(broken.metrics_file)
     assert [r["message"] for r in records if r.get("event") == "note"] == []
     assert sum(record.get("event") == "resumed" for record in records) == 2
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_killed_run_resumed_equals_one_that_was_not(
+    case: str, make_recipe: MakeRecipe, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    algorithm, settings = CASES[case]
+    assert_equal_after_kills(make_recipe(algorithm, SMALL | settings), make_run, monkeypatch)
+
+
+TABLE = {
+    "ppo": PPO, "a2c": ON_POLICY, "dqn": OFF_POLICY, "qrdqn": OFF_POLICY, "sac": OFF_POLICY,
+    "td3": OFF_POLICY | {"algorithm.action_noise": WALKING}, "tqc": OFF_POLICY,
+    "recurrent_ppo": PPO | {"algorithm.policy_kwargs": {"lstm_hidden_size": 8}},
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("vectorization", ["dummy", "subproc"])
+@pytest.mark.parametrize("algorithm", TABLE)
+def test_the_whole_table_is_equal(
+    algorithm: str, vectorization: str, normalized: bool, make_recipe: MakeRecipe,
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Each algorithm, in either vector environment, with and without normalisation."""
+    discrete = algorithm in ("dqn", "qrdqn")
+    settings = TABLE[algorithm] | {
+        "env.id": "CartPole-v1" if discrete else "Pendulum-v1", "env.number": 2,
+        "env.vectorization": vectorization,
+    }  # fmt: skip
+    settings |= NORMALIZED if normalized else {}
+    assert_equal_after_kills(make_recipe(algorithm, SMALL | settings), make_run, monkeypatch)
 
 
 class Restless(gymnasium.Env):
