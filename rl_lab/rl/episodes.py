@@ -70,7 +70,8 @@ class RepeatableEpisodes(gymnasium.Wrapper):
 
     def __init__(self, env: gymnasium.Env) -> None:
         super().__init__(env)
-        self._begun = False
+        self._resets = 0
+        self._keeps_world = False
         self._seed: int | None = None
         self._random_state: RandomState | None = None
         self._actions: list[Any] = []
@@ -81,11 +82,15 @@ class RepeatableEpisodes(gymnasium.Wrapper):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         to_come = self.get_wrapper_attr("seeds")
-        self._begun = True
+        world = getattr(self.unwrapped, "world", None)
+        self._resets += 1
         self._seed = to_come[0] if seed is None and to_come else seed
         self._random_state = _random_state(self.unwrapped)
         self._actions, self._rewards = [], []
         self._observation, info = super().reset(seed=seed, options=options)
+        # A Box2D world that outlives episodes (BipedalWalker, CarRacing) remembers in which order
+        # its bodies came, and nothing shows it.
+        self._keeps_world = world is not None and world is getattr(self.unwrapped, "world", None)
         return self._observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -97,8 +102,9 @@ class RepeatableEpisodes(gymnasium.Wrapper):
         return self._observation, reward, terminated, truncated, info
 
     def unfinished_episode(self) -> UnfinishedEpisode | None:
-        """What `play_again` needs; None: no episode has begun, or it is too long to be kept."""
-        if not self._begun or len(self._actions) > LONGEST:
+        """What `play_again` needs; None: none began, it is too long, or it hides what it needs."""
+        hidden = self._keeps_world and self._resets > 1
+        if self._resets == 0 or hidden or len(self._actions) > LONGEST:
             return None
         return UnfinishedEpisode(
             self._seed, self._random_state, np.array(self._actions), np.array(self._rewards),

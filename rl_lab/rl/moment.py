@@ -87,7 +87,7 @@ def play_episodes_again(model: BaseAlgorithm, snapshot: Snapshot) -> str | None:
         return "the number of its copies has changed"
     for copy, episode in enumerate(episodes):
         if episode is None:
-            return f"the episode of copy {copy} was too long to be kept"
+            return f"the episode of copy {copy} was too long, or its simulator outlives episodes"
         try:
             (same,) = vector.env_method("play_again", episode, indices=copy)
         except Exception as error:

@@ -13,7 +13,7 @@ ENVIRONMENTS = (
     "CartPole-v1", "Acrobot-v1", "MountainCar-v0", "MountainCarContinuous-v0", "Pendulum-v1",
     "Taxi-v4", "FrozenLake-v1", "CliffWalking-v1", "Blackjack-v1",
     "RLLab/Match-v0", "RLLab/Recall-v0", "RLLab/ReachPoint-v0",
-    "LunarLander-v3", "LunarLanderContinuous-v3", "BipedalWalker-v3",
+    "LunarLander-v3", "LunarLanderContinuous-v3",
     "HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5", "Reacher-v5", "Pusher-v5",
     "InvertedPendulum-v5", "Humanoid-v5",
     "MiniGrid-Empty-8x8-v0", "MiniGrid-DoorKey-5x5-v0",
@@ -49,6 +49,17 @@ def test_another_copy_comes_to_where_one_is_and_goes_on_alike(
         if steps_of[0][2] or steps_of[0][3]:
             starts = one.reset()[0], other.reset()[0]
             assert episodes._digest(starts[0]) == episodes._digest(starts[1])
+
+
+def test_a_world_that_outlives_episodes_is_played_again_in_its_first_only() -> None:
+    one = environments.make(Environment(id="BipedalWalker-v3"), [0])
+    one.reset()
+    one.step(one.action_space.sample())
+    first = one.get_wrapper_attr("unfinished_episode")()
+    other = environments.make(Environment(id="BipedalWalker-v3"), [5])
+    assert other.get_wrapper_attr("play_again")(first)
+    one.reset()
+    assert one.get_wrapper_attr("unfinished_episode")() is None
 
 
 def test_a_step_that_turns_out_otherwise_is_noticed() -> None:
