@@ -184,7 +184,7 @@ def _restore(
     environment.skipped, environment.restarted = progress.skipped, progress.restarted
     differs = None
     if not rolled_back:
-        differs = moment.play_episodes_again(model, snapshot) or agent_state.lost(model, snapshot)
+        differs = agent_state.lost(model, snapshot) or moment.play_episodes_again(model, snapshot)
         if differs is not None:
             doubts.append(f"it goes on with new episodes, to other bits: {differs}")
     if progress.rollbacks:

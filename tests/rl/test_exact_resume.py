@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from rl_lab import checkpoint, provenance
+from rl_lab.checkpoint import Snapshot
 from rl_lab.metrics import read_metrics
-from rl_lab.rl import agent
+from rl_lab.rl import agent, agent_state, moment
 from rl_lab.rl.boundary import AtUpdateBoundary
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.rl.train import train
@@ -244,3 +245,25 @@ def test_what_else_bits_depend_on_is_compared(
     assert len(notes) == 1
     assert f"numpy 0.1 (was {np.__version__})" in notes[0]
     assert "its bits may differ from here on" in notes[0]
+
+
+def test_without_its_replay_buffer_a_run_does_start_new_episodes(
+    make_recipe: MakeRecipe, make_run: MakeRun
+) -> None:
+    settings = {"env.id": "CartPole-v1", "checkpoints.replay_buffer": False}
+    recipe = make_recipe("dqn", SMALL | OFF_POLICY | settings)
+    model = agent.build(recipe)
+    snapshot = Snapshot(300, state={"made_with": {}})
+    assert agent_state.lost(model, snapshot) is not None
+    run = make_run(recipe)
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KilledError):
+        kill_at(400, patched)
+        run_to_end(run, recipe)
+    with pytest.MonkeyPatch.context() as patched:
+        played: list[Any] = []
+        patched.setattr(moment, "play_episodes_again", lambda *given: played.append(given))
+        run_to_end(run, recipe)
+    assert played == []  # what is played again would be gone on with
+    notes = [r["message"] for r in read_metrics(run.metrics_file) if r.get("event") == "note"]
+    assert len(notes) == 1
+    assert "the replay buffer was not kept" in notes[0]
