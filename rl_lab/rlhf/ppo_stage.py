@@ -48,6 +48,7 @@ def run_ppo(
     seed: int,
     device: str,
     refuse: bool,
+    snapshots_required: bool = True,
 ) -> None:
     """Train a policy; leaves `model/`, the best look's, and samples.jsonl.
 
@@ -63,6 +64,7 @@ def run_ppo(
         seed: everything random follows from it.
         device: where models live.
         refuse: whether a prompt that cannot be used is an error; else it is dropped.
+        snapshots_required: whether a snapshot that cannot be written ends the stage.
 
     Raises:
         UserError: the policy, its tokenizer, a reward term or the prompts cannot be used.
@@ -96,6 +98,7 @@ def run_ppo(
     train_ppo(
         ppo, policy, prompts, terms, tokenizer, sampling, look, run, log, stop,
         seed=seed, mix_loss=_mix(ppo, data, tokenizer, seed),
+        snapshots_required=snapshots_required,
     )  # fmt: skip
     save_model(policy, tokenizer, run.path / "model")
 

@@ -7,11 +7,10 @@ import torch
 from rl_lab import checkpoint
 from rl_lab.checkpoint import Snapshot
 from rl_lab.errors import UserError
-from rl_lab.metrics import MetricLog
-from rl_lab.rlhf import snapshots
 from rl_lab.rlhf.memory import Memory
 from rl_lab.rlhf.policy import Policy, Reference
 from rl_lab.rlhf.rewards import RunningMoments
+from rl_lab.rlhf.snapshots import Snapshots
 from rl_lab.run import Run
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def save(
-    run: Run,
+    to: Snapshots,
     policy: Policy,
     reference: Reference,
     optimizer: torch.optim.Optimizer,
@@ -43,12 +42,11 @@ def save(
         },
         "memory": memory.state(),
     }
-    snapshots.write(run, Snapshot(progress.update, tensors, {}, state))
+    to.write(Snapshot(progress.update, tensors, {}, state))
 
 
 def restore(
-    run: Run,
-    log: MetricLog,
+    of: Snapshots,
     policy: Policy,
     reference: Reference,
     optimizer: torch.optim.Optimizer,
@@ -63,7 +61,7 @@ def restore(
     Raises:
         UserError: there are snapshots, but none is whole.
     """
-    snapshot = snapshots.newest(run, log, "update")
+    snapshot = of.newest()
     if snapshot is None:
         return reference
     _put(policy, snapshot)
@@ -80,18 +78,21 @@ def restore(
     progress.forgiven, progress.rate = saved["forgiven"], saved["rate"]
     memory.restore(snapshot.state["memory"])
     # A best beyond the snapshot is to come again.
-    checkpoint.prune(run.best, range(progress.update + 1))
+    checkpoint.prune(of.run.best, range(progress.update + 1))
     return reference
 
 
-def save_best(run: Run, policy: Policy, step: int) -> None:
-    """Keep the policy as it is; earlier ones stay until a snapshot is as new as this."""
-    checkpoint.save(run.best, Snapshot(step, {"policy": policy.trained_tensors()}))
+def save_best(to: Snapshots, policy: Policy, step: int) -> bool:
+    """Keep the policy as it is, if that can be; earlier ones stay until a snapshot is as new."""
+    run = to.run
+    if not to.attempt(run.best, Snapshot(step, {"policy": policy.trained_tensors()})):
+        return False
     kept = checkpoint.steps(run.checkpoints)
     oldest = kept[0] if kept else 0
     bests = checkpoint.steps(run.best)
     before = [best for best in bests if best <= oldest][-1:]
     checkpoint.prune(run.best, [*before, *[best for best in bests if best > oldest]])
+    return True
 
 
 def load_best(run: Run, policy: Policy) -> None:

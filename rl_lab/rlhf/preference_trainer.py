@@ -30,7 +30,7 @@ from rl_lab.checkpoint import Snapshot
 from rl_lab.errors import UserError
 from rl_lab.rlhf import snapshots
 from rl_lab.rlhf.llama_eurobert import same_layers
-from rl_lab.run import Run
+from rl_lab.rlhf.snapshots import Snapshots
 
 # Scores are free up to a constant; a small pull to mean zero (Eisenstein et al., 2023,
 # arXiv:2312.09244) makes members comparable, which an ensemble's minimum needs.
@@ -110,16 +110,16 @@ class PreferenceTrainer(RewardTrainer):
     optimizer: torch.optim.Optimizer
     lr_scheduler: torch.optim.lr_scheduler.LambdaLR
 
-    def __init__(self, *arguments: Any, run: Run, first_step: int, **options: Any) -> None:
+    def __init__(self, *arguments: Any, to: Snapshots, first_step: int, **options: Any) -> None:
         """Make a trainer.
 
         Args:
             arguments: TRL's.
-            run: takes the snapshots.
+            to: takes the snapshots.
             first_step: steps of the run before this training's first.
             options: TRL's.
         """
-        self._run, self._first_step = run, first_step
+        self._to, self._first_step = to, first_step
         self._resumed: Snapshot | None = None
         super().__init__(*arguments, **options)
 
@@ -170,7 +170,7 @@ class PreferenceTrainer(RewardTrainer):
             },
         }
         step = self._first_step + self.state.global_step
-        snapshots.write(self._run, Snapshot(step, tensors, {}, state))
+        self._to.write(Snapshot(step, tensors, {}, state))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         self._resumed = checkpoint.load(Path(resume_from_checkpoint))

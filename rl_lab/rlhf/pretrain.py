@@ -12,7 +12,7 @@ from rl_lab.errors import UserError
 from rl_lab.files import write_json
 from rl_lab.metrics import MetricLog
 from rl_lab.phases import PhaseClock
-from rl_lab.rlhf import language_model, pretrain_state, snapshots
+from rl_lab.rlhf import language_model, pretrain_state
 from rl_lab.rlhf import tokenizer as tokenizers
 from rl_lab.rlhf.bits import Sample, Spelling, forward
 from rl_lab.rlhf.jsonl import read_jsonl
@@ -21,6 +21,7 @@ from rl_lab.rlhf.optimizers import optimizers_for
 from rl_lab.rlhf.packing import pack
 from rl_lab.rlhf.pretrain_state import Progress
 from rl_lab.rlhf.recipe import Pretrain
+from rl_lab.rlhf.snapshots import Snapshots
 from rl_lab.run import Run
 from rl_lab.signals import StopRequest
 
@@ -41,6 +42,7 @@ def pretrain(  # noqa: PLR0915 -- a run reads top to bottom
     *,
     seed: int,
     device: str,
+    snapshots_required: bool = True,
 ) -> None:
     """Train a tokenizer and a language model on texts; leave `model/` and `report.json`.
 
@@ -55,6 +57,7 @@ def pretrain(  # noqa: PLR0915 -- a run reads top to bottom
         stop: asked at every step.
         seed: what weights, order and samples follow from, unless the section has its own.
         device: where to train, as torch names it.
+        snapshots_required: whether a snapshot that cannot be written ends the stage.
 
     Raises:
         UserError: there are no texts, the section's parts do not fit together, or the loss is no
@@ -64,7 +67,8 @@ def pretrain(  # noqa: PLR0915 -- a run reads top to bottom
     seed = section.seed if section.seed is not None else seed
     torch.manual_seed(seed)
     clock = PhaseClock("preparation")
-    snapshot = snapshots.newest(run, log, "step")
+    snapshots = Snapshots(run, log, "step", required=snapshots_required)
+    snapshot = snapshots.newest()
     if snapshot is not None:
         clock.seconds = snapshot.state["progress"]["phases"]
     run.update_status(budget=section.steps, step=snapshot.step if snapshot else 0, unit="steps")
@@ -121,7 +125,7 @@ def pretrain(  # noqa: PLR0915 -- a run reads top to bottom
 
     while progress.step < section.steps and progress.looks_since_best < section.patience:
         if stop.signal is not None:
-            pretrain_state.save(run, model, optimizers, progress, clock)
+            pretrain_state.save(snapshots, model, optimizers, progress, clock)
             stop.check()
         progress.step = step = progress.step + 1
 
@@ -185,7 +189,7 @@ def pretrain(  # noqa: PLR0915 -- a run reads top to bottom
                 )
 
         if step % section.checkpoint_every == 0 and step < section.steps:
-            pretrain_state.save(run, model, optimizers, progress, clock)
+            pretrain_state.save(snapshots, model, optimizers, progress, clock)
 
     # 8. Leave the best model, and what is known of it.
     model.load_state_dict(progress.best_weights)

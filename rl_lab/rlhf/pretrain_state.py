@@ -11,7 +11,7 @@ from rl_lab import checkpoint
 from rl_lab.checkpoint import Snapshot
 from rl_lab.phases import PhaseClock
 from rl_lab.rlhf import snapshots
-from rl_lab.run import Run
+from rl_lab.rlhf.snapshots import Snapshots
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Progress:
 
 
 def save(
-    run: Run,
+    to: Snapshots,
     model: PreTrainedModel,
     optimizers: Sequence[torch.optim.Optimizer],
     progress: Progress,
@@ -51,7 +51,7 @@ def save(
         "optimizers": tensors,
         "random": snapshots.random_state(str(model.device)),
     }
-    snapshots.write(run, Snapshot(progress.step, everything, {}, {"progress": state}))
+    to.write(Snapshot(progress.step, everything, {}, {"progress": state}))
 
 
 def restore(

@@ -160,6 +160,13 @@ STAGES = ("data", "pretrain", "reward", "judges", "ppo", "evaluate")
 """The stages in their order; an experiment has those its recipe has a section for."""
 
 
+class Checkpoints(Section):
+    """Snapshots that a killed stage goes on from; each stage says how often."""
+
+    required: bool = True
+    """Stop when one cannot be written, as on a full disk; false: say so, and go on without it."""
+
+
 class LanguageRecipe(Section):
     """One experiment with language models: a section is a stage, run in this order."""
 
@@ -179,6 +186,8 @@ class LanguageRecipe(Section):
     """Optimise a language model against the reward; null: don't."""
     evaluate: Evaluate | None = None
     """Judge what PPO made of it; null: don't."""
+    checkpoints: Checkpoints = Checkpoints()
+    """Snapshots that a killed stage goes on from."""
     seed: Seed = 0
     """Everything random follows from it, but for what data.split_seed and pretrain.seed fix."""
     threads: Positive = 2

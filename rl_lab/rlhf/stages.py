@@ -43,6 +43,7 @@ def _pretrain(stage: Stage) -> None:
     pretrain(
         stage.recipe.pretrain, stage.experiment / "data", stage.run, stage.log, stage.stop,
         seed=stage.recipe.seed, device=stage.device,
+        snapshots_required=stage.recipe.checkpoints.required,
     )  # fmt: skip
 
 
@@ -55,6 +56,7 @@ def _reward(stage: Stage) -> None:
     train_reward(
         section, stage.experiment / "data", base, stage.run, stage.log, stage.stop,
         seed=stage.recipe.seed, device=stage.device,
+        snapshots_required=stage.recipe.checkpoints.required,
     )  # fmt: skip
 
 
@@ -76,6 +78,7 @@ def _ppo(stage: Stage) -> None:
         load_judges(stage.before("judges"), stage.recipe.judges),
         stage.run, stage.log, stage.stop,
         seed=stage.recipe.seed, device=stage.device, refuse=stage.recipe.data.bad_rows == "refuse",
+        snapshots_required=stage.recipe.checkpoints.required,
     )  # fmt: skip
 
 

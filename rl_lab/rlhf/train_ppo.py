@@ -33,6 +33,7 @@ from rl_lab.rlhf.prompts import Prompt, batch_of
 from rl_lab.rlhf.rewards import Rewards, RunningMoments
 from rl_lab.rlhf.rollout import Rollout, collect
 from rl_lab.rlhf.sampling import Sampling
+from rl_lab.rlhf.snapshots import Snapshots
 from rl_lab.run import Run
 from rl_lab.seeding import stream
 from rl_lab.signals import StopRequest
@@ -73,6 +74,7 @@ def train_ppo(  # noqa: PLR0915 -- a run reads top to bottom
     *,
     seed: int,
     mix_loss: Callable[[int], MixLoss] | None = None,
+    snapshots_required: bool = True,
 ) -> None:
     """Optimise a policy against rewards; the policy ends as the best look found it.
 
@@ -90,6 +92,7 @@ def train_ppo(  # noqa: PLR0915 -- a run reads top to bottom
         stop: asked before each update.
         seed: everything random follows from it.
         mix_loss: an update's number -> its language-modelling loss (PPO-ptx); None: none.
+        snapshots_required: whether a snapshot that cannot be written ends training.
 
     Raises:
         SamplerMismatchError: log-probabilities in training are not those of sampling.
@@ -102,15 +105,16 @@ def train_ppo(  # noqa: PLR0915 -- a run reads top to bottom
     start = reference = policy.reference_of()
     optimizer = _optimizer(policy, ppo)
     progress, memory = Progress(coefficient=ppo.kl.coefficient), look.memory
-    reference = ppo_state.restore(run, log, policy, start, optimizer, progress, memory)
+    snapshots = Snapshots(run, log, "update", required=snapshots_required)
+    reference = ppo_state.restore(snapshots, policy, start, optimizer, progress, memory)
     run.start(ppo.updates, progress.update, progress.best)
     run.update_status(unit="updates")
     clock = PhaseClock("update")
     alerts = Alerts(log, partial(language_vitals.alerts, kl=ppo.kl.model_dump()))
     if progress.best is None:
-        _look(look, policy, start, progress, ppo, run, log, clock)
+        _look(look, policy, start, progress, ppo, snapshots, clock)
     if ppo.health.on_nan == "rollback" and not checkpoint.steps(run.checkpoints):
-        ppo_state.save(run, policy, reference, optimizer, progress, memory)
+        ppo_state.save(snapshots, policy, reference, optimizer, progress, memory)
 
     def skip(error: NotFiniteError, what: str) -> None:
         which = not_finite.forgive(error, ppo.health, progress)
@@ -118,7 +122,7 @@ def train_ppo(  # noqa: PLR0915 -- a run reads top to bottom
 
     while progress.update < ppo.updates:
         if stop.signal is not None:
-            ppo_state.save(run, policy, reference, optimizer, progress, memory)
+            ppo_state.save(snapshots, policy, reference, optimizer, progress, memory)
             stop.check()
         update = progress.update
         began = time.perf_counter()
@@ -160,8 +164,8 @@ def train_ppo(  # noqa: PLR0915 -- a run reads top to bottom
                 )  # fmt: skip
         except NotFiniteError as error:
             if ppo.health.on_nan == "rollback":
-                reference = _roll_back(error, ppo, policy, start, optimizer, progress, memory, run,
-                                       log)  # fmt: skip
+                reference = _roll_back(error, ppo, policy, start, optimizer, progress, memory,
+                                       snapshots)  # fmt: skip
                 continue
             skip(error, f"nothing is learned in update {update + 1}")
 
@@ -188,12 +192,15 @@ def train_ppo(  # noqa: PLR0915 -- a run reads top to bottom
             alerts.look(progress.update)
         last = progress.update == ppo.updates
         if progress.update % ppo.looks.every == 0 or last:
-            _look(look, policy, start, progress, ppo, run, log, clock)
+            _look(look, policy, start, progress, ppo, snapshots, clock)
         if progress.update % ppo.checkpoint_every == 0 or last:
-            ppo_state.save(run, policy, reference, optimizer, progress, memory)
+            ppo_state.save(snapshots, policy, reference, optimizer, progress, memory)
         run.update_status(step=progress.update, best=progress.best)
 
-    ppo_state.load_best(run, policy)
+    if progress.best is None:
+        log.event(progress.update, "last", "no policy could be kept as the best; this is the last")
+    else:
+        ppo_state.load_best(run, policy)
 
 
 def _roll_back(
@@ -204,21 +211,22 @@ def _roll_back(
     optimizer: torch.optim.Optimizer,
     progress: Progress,
     memory: Memory,
-    run: Run,
-    log: MetricLog,
+    snapshots: Snapshots,
 ) -> Reference:
     """Go back to the last snapshot and lower the learning rate; return the reference of then."""
     which = not_finite.forgive(error, ppo.health, progress)
     failed, fits, forgiven = progress.update + 1, memory.state(), progress.forgiven
     rate = progress.rate * ppo.health.rollback_rate
-    reference = ppo_state.restore(run, log, policy, start, optimizer, progress, memory)
+    if not checkpoint.steps(snapshots.run.checkpoints):  # none could be written
+        raise error
+    reference = ppo_state.restore(snapshots, policy, start, optimizer, progress, memory)
     memory.restore(fits)
     progress.forgiven, progress.rate = forgiven, rate
-    log.event(
+    snapshots.log.event(
         progress.update, "rollback", f"from update {failed} to {progress.update}, the learning "
         f"rate times {rate:g} from here on: {error} ({which})", "warning",
     )  # fmt: skip
-    ppo_state.save(run, policy, reference, optimizer, progress, memory)
+    ppo_state.save(snapshots, policy, reference, optimizer, progress, memory)
     return reference
 
 
@@ -281,8 +289,7 @@ def _look(
     start: Reference,
     progress: Progress,
     ppo: PPO,
-    run: Run,
-    log: MetricLog,
+    snapshots: Snapshots,
     clock: PhaseClock,
 ) -> None:
     """Judge the policy on held-out prompts; keep it if no look was better.
@@ -300,12 +307,12 @@ def _look(
         if progress.best is None:  # there has to be one to keep
             raise
         which = not_finite.forgive(error, ppo.health, progress)
-        log.event(progress.update, "skipped", f"a look: {error} ({which})", "warning")
+        snapshots.log.event(progress.update, "skipped", f"a look: {error} ({which})", "warning")
         return
-    log.log(progress.update, numbers)
+    snapshots.log.log(progress.update, numbers)
     objective = numbers["look/proxy"] - kl.coefficient * numbers["look/kl"]
     within = kl.limit is None or numbers["look/kl"] <= kl.limit
     best = progress.best
-    if best is None or (within, objective) > (bool(best["within"]), best["return"]):
+    better = best is None or (within, objective) > (bool(best["within"]), best["return"])
+    if better and ppo_state.save_best(snapshots, policy, progress.update):
         progress.best = {"return": objective, "step": progress.update, "within": float(within)}
-        ppo_state.save_best(run, policy, progress.update)

@@ -22,11 +22,12 @@ from rl_lab.errors import UserError
 from rl_lab.files import write_json, writing
 from rl_lab.metrics import MetricLog, numbers_of, read_metrics
 from rl_lab.phases import PhaseClock
-from rl_lab.rlhf import language_model, reward_report, snapshots
+from rl_lab.rlhf import language_model, reward_report
 from rl_lab.rlhf.language_model import has_bfloat16
 from rl_lab.rlhf.preference_trainer import Comparisons, PreferenceTrainer, load_base
 from rl_lab.rlhf.recipe import Reward
 from rl_lab.rlhf.reward_data import add_words, read_pairs, reward_tokenizer, tokenized
+from rl_lab.rlhf.snapshots import Snapshots
 from rl_lab.run import Run
 from rl_lab.signals import StopRequest
 
@@ -43,6 +44,7 @@ def train_reward(
     *,
     seed: int,
     device: str,
+    snapshots_required: bool = True,
 ) -> None:
     """Train the members, judge them and their mean on held-out pairs, and write `report.json`.
 
@@ -56,6 +58,7 @@ def train_reward(
         stop: asked after every step.
         seed: of heads and orders.
         device: where to train.
+        snapshots_required: whether a snapshot that cannot be written ends the stage.
 
     Raises:
         UserError: there are no pairs, none is short enough, or the base cannot be used.
@@ -79,7 +82,8 @@ def train_reward(
     directories = [run.path / "members" / str(index) for index in range(section.members)]
     seeds = np.random.SeedSequence(seed).generate_state(section.members) % 2**31
     finished = sum(directory.exists() for directory in directories)
-    snapshot = snapshots.newest(run, log, "step", done=finished * steps)
+    snapshots = Snapshots(run, log, "step", required=snapshots_required)
+    snapshot = snapshots.newest(done=finished * steps)
     if snapshot is None and not finished:
         _say_what_is_read(log, added, too_long, len(pairs), section.max_tokens)
     step = snapshot.step if snapshot else finished * steps
@@ -88,7 +92,7 @@ def train_reward(
     for index in range(finished, section.members):
         first_step = index * steps
         progress = Progress(
-            run, log, stop, clock, first_step, member=index, save_every=section.checkpoint_every
+            snapshots, stop, clock, first_step, member=index, save_every=section.checkpoint_every
         )
         train_member(
             base, tokenizer, dataset, directories[index], progress,
@@ -161,7 +165,7 @@ def train_member(
         if len(tokenizer) > model.config.get_text_config().vocab_size:
             model.resize_token_embeddings(len(tokenizer))
         config = RewardConfig(
-            output_dir=str(progress.run.path),  # nothing is put there
+            output_dir=str(progress.snapshots.run.path),  # nothing is put there
             use_cpu=device == "cpu",
             bf16=has_bfloat16(device),
             activation_checkpointing=False,
@@ -189,11 +193,12 @@ def train_member(
                 processing_class=tokenizer,
                 data_collator=Comparisons(tokenizer.pad_token_id),
                 callbacks=[progress],
-                run=progress.run,
+                to=progress.snapshots,
                 first_step=progress.first_step,
             )
         trainer.remove_callback(PrinterCallback)
-        newest = str(checkpoint.directories(progress.run.checkpoints)[-1]) if resume else None
+        there = checkpoint.directories(progress.snapshots.run.checkpoints)
+        newest = str(there[-1]) if resume else None
         trainer.train(resume_from_checkpoint=newest)
         language_model.save(model, tokenizer, directory)
 
@@ -203,8 +208,7 @@ class Progress(TrainerCallback):
 
     def __init__(
         self,
-        run: Run,
-        log: MetricLog,
+        snapshots: Snapshots,
         stop: StopRequest,
         clock: PhaseClock,
         first_step: int,
@@ -214,15 +218,15 @@ class Progress(TrainerCallback):
         """Keep where to report.
 
         Args:
-            run: its status is kept up to date.
-            log: takes the numbers.
+            snapshots: take the trainer's; their run's status is kept up to date, and their log
+                takes the numbers.
             stop: asked after every step but the last, after which the member is saved anyway.
             clock: its phases are logged as well.
             first_step: steps done by earlier members.
             member: number of the member.
             save_every: steps between snapshots.
         """
-        self.run, self.metrics, self.stop, self.clock = run, log, stop, clock
+        self.snapshots, self.stop, self.clock = snapshots, stop, clock
         self.first_step, self.member, self.save_every = first_step, member, save_every
 
     def on_pre_optimizer_step(
@@ -263,8 +267,9 @@ class Progress(TrainerCallback):
         step = self.first_step + state.global_step
         names = ("loss", "accuracy", "learning_rate")
         numbers = {f"train/{name}": logs[name] for name in names}
-        self.metrics.log(step, numbers | {"reward/member": self.member} | phase_numbers(self.clock))
-        self.run.update_status(step=step)
+        numbers |= {"reward/member": self.member} | phase_numbers(self.clock)
+        self.snapshots.log.log(step, numbers)
+        self.snapshots.run.update_status(step=step)
 
 
 def phase_numbers(clock: PhaseClock) -> dict[str, float]:

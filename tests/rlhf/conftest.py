@@ -80,6 +80,7 @@ class Tiny:
         seed: int = 0,
         mix_loss: Callable[..., Any] | None = None,
         judges: dict[str, Any] | None = None,
+        snapshots_required: bool = True,
     ) -> tuple[Policy, Run, list[Record]]:
         """Train in a run directory, from where it stands."""
         policy = self.policy(ppo)
@@ -95,6 +96,7 @@ class Tiny:
             train_ppo(
                 ppo, policy, prompts, self.rewards, self.tokenizer, self.sampling, look, run, log,
                 stop or StopRequest(), seed=seed, mix_loss=mix_loss,
+                snapshots_required=snapshots_required,
             )  # fmt: skip
         return policy, run, read_metrics(run.metrics_file)
 

@@ -10,7 +10,7 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from rl_lab.metrics import Record
-from rl_lab.rlhf import snapshots
+from rl_lab.rlhf.snapshots import Snapshots
 from rl_lab.signals import StopRequest
 
 CLOCKS = ("wall", "phase/", "time/", "rollout/tokens_per")
@@ -53,7 +53,7 @@ def ask(stop: StopRequest) -> Callable[[], None]:
 
 def kill_after_snapshot(number: int, patch: pytest.MonkeyPatch) -> None:
     """Kill once the snapshot of that number, counted from 1, is on the disk."""
-    write, written = snapshots.write, 0
+    write, written = Snapshots.write, 0
 
     def then_die(*arguments: Any) -> None:
         nonlocal written
@@ -62,7 +62,7 @@ def kill_after_snapshot(number: int, patch: pytest.MonkeyPatch) -> None:
         if written == number:
             raise Killed
 
-    patch.setattr(snapshots, "write", then_die)
+    patch.setattr(Snapshots, "write", then_die)
 
 
 def damage(snapshot: Path) -> None:

@@ -4,15 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from rl_lab import checkpoint, recipes
 from rl_lab.cli import main
 from rl_lab.files import StorageError
+from rl_lab.metrics import read_metrics
 from rl_lab.rlhf import language_model, space
 from rl_lab.rlhf.recipe import LanguageRecipe
 from rl_lab.run import Run
 from tests.full_disk import full_for, leftovers, limited, needs_proc
 from tests.rlhf.conftest import Tiny
+from tests.rlhf.test_not_finite import mix, once
 
 RECIPE = """
 data: {texts: texts.txt}
@@ -129,6 +132,54 @@ def test_ppo_keeps_what_it_has(what: str, tiny: Tiny, monkeypatch: pytest.Monkey
     monkeypatch.setattr(checkpoint, "save", save)
     _, run, _ = tiny.train(ppo)
     assert checkpoint.newest_whole(run.checkpoints) == 2
+
+
+@needs_proc
+@pytest.mark.parametrize("what", ["/best/", "/checkpoints/"])
+def test_ppo_that_can_do_without_snapshots_ends_in_the_same_weights(
+    what: str, tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ppo = tiny.settings()
+    undisturbed, *_ = tiny.train(ppo, name="undisturbed")
+    full_for([what], monkeypatch)
+    policy, run, records = tiny.train(ppo, snapshots_required=False)
+    assert leftovers(run.path) == []
+    assert checkpoint.newest_whole(run.path / what.strip("/")) is None
+    failed = [record for record in records if record.get("event") == "checkpoint-failed"]
+    assert [record["level"] for record in failed] == ["warning"] * len(failed)
+    assert f"({len(failed)} so far)" in failed[-1]["message"]
+    kept_last = [record for record in records if record.get("event") == "last"]
+    assert bool(kept_last) == (what == "/best/")
+    if not kept_last:
+        for name, weights in undisturbed.trained_tensors().items():
+            assert torch.equal(policy.trained_tensors()[name], weights)
+
+
+@needs_proc
+def test_a_rollback_without_a_snapshot_is_the_error_it_is(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ppo = tiny.settings(health={"on_nan": "rollback"})
+    full_for(["/checkpoints/"], monkeypatch)
+    with pytest.raises(FloatingPointError, match="NaN"):
+        tiny.train(ppo, snapshots_required=False, mix_loss=mix(once(1)))
+
+
+@needs_proc
+def test_the_recipe_says_whether_a_stage_goes_on_without_snapshots(
+    folder: Path, runs_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full_for(["/pretrain/checkpoints/"], monkeypatch)
+    asked = ["--quiet", "--pretrain.checkpoint_every", "1"]
+    with pytest.raises(SystemExit) as end:
+        main(["train", "mine.yaml", "--name", "x", *asked])
+    assert end.value.code == 1
+    with pytest.raises(SystemExit) as end:
+        main(["train", "mine.yaml", "--name", "y", *asked, "--checkpoints.required", "false"])
+    assert not end.value.code
+    records = read_metrics(Run(runs_directory / "y" / "pretrain").metrics_file)
+    events = [record.get("event") for record in records]
+    assert events.count("checkpoint-failed") == 3
 
 
 def test_the_room_an_experiment_takes_is_foreseen(monkeypatch: pytest.MonkeyPatch) -> None:
