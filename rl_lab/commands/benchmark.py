@@ -1,5 +1,6 @@
 """`rl-lab benchmark`: a suite of recipes, several seeds each."""
 
+import contextlib
 import os
 import sys
 import time
@@ -7,6 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.console import Console
+from rich.live import Live
 
 from rl_lab import benchmark as runner
 from rl_lab import recipes, suites, threads
@@ -18,9 +21,12 @@ from rl_lab.rl.trust import grant, granted
 from rl_lab.run import Run, check_name, runs_directory
 from rl_lab.signals import StopRequest
 from rl_lab.storage import check_writable
+from rl_lab.suite_progress import PlainProgress, SuiteProgress
 from rl_lab.suites import Suite
 from rl_lab.text import inert
 from rl_lab.workers import Workers
+
+SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def benchmark(
@@ -75,22 +81,48 @@ def benchmark(
     work = runner.jobs(planned, loaded.episodes, options)
     most = max(job.threads for job in work) if work else 1
     jobs = jobs or max(1, (os.cpu_count() or 1) // most)
-    workers = Workers(work, jobs)
+    progress = SuiteProgress(loaded, planned, jobs)
     with StopRequest() as stop:
-        asked = False
+        _work(Workers(work, jobs), progress, stop, quiet)
+    progress.refresh()
+    if not quiet:
+        Console().print(progress.grid())
+    again = f"rl-lab benchmark {inert(suite)}"
+    if stop.signal is not None:
+        print(f"stopped; the same command goes on: {again}", file=sys.stderr)
+        return stop.exit_code
+    failed = [run.plan.run for run in progress.runs if run.stage != "done"]
+    for run in failed:
+        reason = inert(run.status.get("reason") or "see its console.log")
+        print(f"rl-lab: {inert(run.path)}: {run.state}: {reason}", file=sys.stderr)
+    if failed:
+        print(f"the same command tries those {len(failed)} again: {again}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _work(workers: Workers, progress: SuiteProgress, stop: StopRequest, quiet: bool) -> None:
+    """Have the jobs done, and show how far they are."""
+    console, plain = Console(), PlainProgress(progress)
+    live = Live(console=console, auto_refresh=False, transient=True)
+    drawn = console.is_terminal and not console.is_dumb_terminal and not quiet
+    asked = False
+    with live if drawn else contextlib.nullcontext():
         try:
             while workers.poll():
                 if stop.signal is not None and not asked:
                     asked = True
                     workers.stop(stop.signal)
-                time.sleep(0.2)
+                progress.refresh()
+                if drawn:
+                    live.update(progress.grid(), refresh=True)
+                elif not quiet:
+                    for line in plain.lines(time.monotonic()):
+                        print(line, flush=True)
+                time.sleep(SECONDS_BETWEEN_LOOKS)
         except KeyboardInterrupt:
             workers.kill()
         finally:
-            workers.stop()
-    if stop.signal is not None:
-        return stop.exit_code
-    return 1 if workers.failed else 0
+            workers.stop()  # whatever went wrong here, they are not left behind
 
 
 def _plan(suite: Suite, directory: Path) -> list[Planned]:
