@@ -114,13 +114,11 @@ def train(
     if name is not None and seeds is None:
         names = [name]
     runs = [
-        Run.create(
-            run_name, resolved.model_copy(update={"seed": seed}), sys.argv, seed, resolved.threads
-        )
+        Run.create(run_name, recipes.for_run(resolved, seed), sys.argv, seed, resolved.threads)
         for run_name, seed in zip(names, chosen_seeds, strict=True)
     ]
     if len(runs) == 1:
-        own = resolved.model_copy(update={"seed": chosen_seeds[0]})
+        own = recipes.for_run(resolved, chosen_seeds[0])
         return _train_here(runs[0], kind, own, notes, quiet, json, fresh)
     cores = os.cpu_count() or 1
     jobs = jobs or max(1, cores // resolved.threads)
