@@ -267,12 +267,6 @@ class Run:
             return False
         return False
 
-
-def _cpu_seconds() -> float:
-    """CPU time of this process and of its children that have ended."""
-    used = os.times()
-    return used.user + used.system + used.children_user + used.children_system
-
     @property
     def trainer(self) -> int | None:
         """Number of the process on this machine that is training this run; None: nobody is."""
@@ -280,6 +274,12 @@ def _cpu_seconds() -> float:
             return None
         text = self._lock_file.read_text(encoding="utf-8", errors="replace")
         return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of its children that have ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def check_name(name: str) -> None:

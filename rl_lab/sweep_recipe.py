@@ -30,7 +30,7 @@ class Parameter(Section):
     @model_validator(mode="after")
     def _range_or_choices(self) -> "Parameter":
         if self.choices is not None:
-            if self.model_fields_set != {"choices"}:
+            if self != Parameter.model_construct(choices=self.choices):
                 raise ValueError("takes choices, or low and high, not both")
             if len(self.choices) < 2 or any(self.choices.count(one) > 1 for one in self.choices):
                 raise ValueError("choices should be at least two, all different")

@@ -1,7 +1,7 @@
 """The best trials and the recipe as it is, trained again on fresh seeds; then what may be said.
 
-The best of many trials is best partly by luck, so its own value says too much. Only what it does on
-seeds that no trial used, beside the recipe as it is on the same seeds, decides whether it is better.
+The best of many trials is best partly by luck, so its own value says too much. What decides whether
+it is better is what it does on seeds that no trial used, beside the recipe as it is on the same.
 """
 
 from collections.abc import Mapping, Sequence
