@@ -14,6 +14,8 @@ from rl_lab.errors import UserError
 from rl_lab.files import is_file
 from rl_lab.language_evaluation import LanguageEvaluation, mapping, number
 from rl_lab.run import Run, all_runs, runs_directory
+from rl_lab.statistics import Interval
+from rl_lab.text import short
 
 JUDGED = "best greedy"
 """The evaluation of an agent that counts: its best model, acting greedily."""
@@ -29,8 +31,13 @@ class Measure:
     name: str
     """Such as `return`, or `gold gain (stars)`."""
     better: Literal["higher", "lower", "neither"] = "higher"
-    form: str = "{:.4g}"
-    """How it is written."""
+    form: str | None = None
+    """How it is written; None: to so many digits as its size asks for."""
+
+    def said(self, interval: Interval) -> str:
+        """Write an interval: `0.76 [0.71, 0.81]`."""
+        write = short if self.form is None else self.form.format
+        return f"{write(interval.mean)} [{write(interval.low)}, {write(interval.high)}]"
 
 
 @dataclass(frozen=True)
