@@ -43,6 +43,9 @@ class Parameter(Section):
             raise ValueError(f"log needs a low above 0, not {self.low:g}")
         if self.log and self.step is not None:
             raise ValueError("takes log or step, not both")
+        steps = (self.high - self.low) / (self.step or self.high - self.low)
+        if abs(steps - round(steps)) > 1e-6 or steps < 0.5:
+            raise ValueError(f"no whole number of steps of {self.step:g} leads from low to high")
         if self.integer:
             for value in (self.low, self.high, self.step or 1.0):
                 if not value.is_integer():

@@ -3,7 +3,6 @@
 import json as json_module
 import os
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +13,7 @@ from rich.console import Console
 from rl_lab import recipes, threads
 from rl_lab.commands import kinds
 from rl_lab.commands.kinds import Kind, Recipe
+from rl_lab.commands.supervision import supervise
 from rl_lab.commands.sweep_tables import show
 from rl_lab.errors import UserError, nearest
 from rl_lab.files import is_file, write_atomically
@@ -233,18 +233,8 @@ def _run(
             directory, section, measure, recipe.seed,
             lambda values: _changed(kind, whole, values), jobs, options, say,
         )  # fmt: skip
-        try:
-            if quiet:
-                while course.more(stop.signal):
-                    time.sleep(0.2)
-            else:
-                from rl_lab.follow import follow
-
-                follow(course.views, lambda: course.more(stop.signal), console, course.heading)
-        except KeyboardInterrupt:
-            course.workers.kill()
-        finally:
-            course.workers.stop()  # whatever went wrong here, they are not left behind
+        views = None if quiet else course.views
+        supervise(course.workers, stop, course.more, views, console, course.heading)
         if stop.signal is not None:
             print(f"stopped; go on: rl-lab sweep --resume {inert(directory)}", file=sys.stderr)
             return stop.exit_code

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from rl_lab.benchmark import Planned
+from rl_lab.results import result_of
 from rl_lab.run import Run
 from rl_lab.statistics import Verdict, few_runs, mean_interval, verdicts
-from rl_lab.sweep.measure import Measure
 
 EPISODES = 100
 """Fresh episodes that an agent trained on a fresh seed is judged on."""
@@ -50,8 +50,13 @@ def plan(directory: Path, contenders: Sequence[Contender], seeds: Sequence[int])
     ]
 
 
+def score(run: Run) -> float | None:
+    """What a run was judged to be worth on fresh episodes or held-out prompts; None: it was not."""
+    return next(iter(result_of(run).measures.values()), None) if run.recipe_file.exists() else None
+
+
 def outcome(
-    directory: Path, contenders: Sequence[Contender], seeds: Sequence[int], measure: Measure
+    directory: Path, contenders: Sequence[Contender], seeds: Sequence[int]
 ) -> dict[str, Any]:
     """What the fresh seeds say, as result.json has it.
 
@@ -59,7 +64,6 @@ def outcome(
         directory: the sweep's.
         contenders: the recipe as it is first, then trials, the best first.
         seeds: that they were trained on.
-        measure: reads what each run was judged to be worth.
 
     Returns:
         `seeds`, `contenders` (of each its scores with their interval, and of trials the verdict
@@ -71,7 +75,7 @@ def outcome(
         for contender in contenders
     }
     scores = {
-        label: [value for run in of if (value := measure.judged(run)) is not None]
+        label: [value for run in of if (value := score(run)) is not None]
         for label, of in runs.items()
     }
     sound = [contender for contender in contenders if scores[contender.label]]
@@ -91,9 +95,7 @@ def outcome(
                 "trial": contender.trial,
                 "parameters": dict(contender.values),
                 "scores": scores[contender.label],
-                "failed": [
-                    run.name for run in runs[contender.label] if measure.judged(run) is None
-                ],
+                "failed": [run.name for run in runs[contender.label] if score(run) is None],
                 "interval": asdict(mean_interval(scores[contender.label]))
                 if scores[contender.label]
                 else None,

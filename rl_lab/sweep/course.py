@@ -71,17 +71,12 @@ class Course:
         )  # fmt: skip
         self._began, self._done_before = time.monotonic(), self._done()
 
-    def more(self, stop: int | None) -> bool:
+    def more(self) -> bool:
         """Do what is to be done now; return whether there is more.
-
-        Args:
-            stop: the signal that asks to end: then runs are saved, and no more are begun.
 
         Raises:
             UserError: no trial came to anything.
         """
-        if stop is not None and not self.workers.stopping:
-            self.workers.stop(stop)
         at_work = self.workers.poll()
         if not self.workers.stopping:
             searching = self._search.poll()
@@ -120,9 +115,7 @@ class Course:
         found = {
             "sweep": self.directory.name,
             "trials": [self._described(trial) for trial in self.study.trials],
-        } | confirmation.outcome(
-            self.directory, self._contenders, self.fresh_seeds, self.measure
-        )  # fmt: skip
+        } | confirmation.outcome(self.directory, self._contenders, self.fresh_seeds)
         write_json(self.directory / "result.json", found)
         return found
 
@@ -172,7 +165,7 @@ class Course:
             for contender in self._contenders
             for seed in self.fresh_seeds
         ]
-        confirmed = sum(self.measure.judged(run) is not None for run in fresh)
+        confirmed = sum(confirmation.score(run) is not None for run in fresh)
         return self._search.done * len(self.seeds) + confirmed
 
     def _look_at_runs(self) -> None:

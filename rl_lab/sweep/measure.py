@@ -7,8 +7,7 @@ others at its k-th evaluation.
 
 from typing import Protocol
 
-from rl_lab.benchmark import JUDGED
-from rl_lab.language_evaluation import LanguageEvaluation, estimate, mapping
+from rl_lab.language_evaluation import LanguageEvaluation
 from rl_lab.metrics import MetricReader, Record, numbers_of
 from rl_lab.run import Run
 
@@ -27,9 +26,6 @@ class Measure(Protocol):
 
     def value(self, run: Run) -> float | None:
         """What a finished run of a trial came to; None if that was not measured."""
-
-    def judged(self, run: Run) -> float | None:
-        """What a finished run is worth by fresh episodes or held-out prompts; None: not judged."""
 
 
 class AgentMeasure:
@@ -52,10 +48,6 @@ class AgentMeasure:
         steps, values = numbers_of(self._records(run), "eval/mean_reward")
         last = [value for step, value in zip(steps, values, strict=True) if step > 0][-LAST:]
         return sum(last) / len(last) if last else None
-
-    def judged(self, run: Run) -> float | None:
-        found = estimate(mapping(run.evaluations.get(JUDGED)).get("return"))
-        return found.mean if found else None
 
     def _records(self, run: Run) -> list[Record]:
         return _read_on(self._readers, run)
@@ -80,9 +72,6 @@ class LanguageMeasure:
     def value(self, run: Run) -> float | None:
         gain = LanguageEvaluation(run.evaluations).gains.get(self.judge)
         return gain.mean if gain else None
-
-    def judged(self, run: Run) -> float | None:
-        return self.value(run)
 
 
 def _read_on(readers: dict[str, MetricReader], run: Run) -> list[Record]:

@@ -66,7 +66,7 @@ class Search:
             self._look(running)
         while self._workers.free and len(self.study.trials) < self.sweep.trials:
             self.running.append(self._start(self.study.draw()))
-        return bool(self.running)
+        return bool(self.running) or len(self.study.trials) < self.sweep.trials
 
     def _start(self, trial: Trial) -> Running:
         """Make the runs of a trial that are not there yet, and have what is left of them done."""
