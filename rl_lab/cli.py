@@ -69,6 +69,11 @@ app.command(
     help="Search better values for some keys of a recipe.",
 )
 app.command(
+    "rl_lab.commands.reproduce:reproduce",
+    name="reproduce",
+    help="Train a run's recipe again, and say whether it came to the same.",
+)
+app.command(
     "rl_lab.commands.export:export",
     name="export",
     help="Write a trained agent as a zip of Stable-Baselines3.",
