@@ -57,6 +57,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "state": _is_text, "stage": _is_text, "unit": _is_text, "host": _is_text,
     "reason": _is_text_or_null, "step": _is_count, "budget": _is_count, "pid": _is_count,
     "created": _is_time, "started": _is_time, "heartbeat": _is_time, "wall": _is_time,
+    "cpu_seconds": _is_time,
     "best": _is_best,
 }  # fmt: skip
 """What each key of a status must be to be believed."""
@@ -82,6 +83,7 @@ class Run:
         self.evaluation_file = path / "evaluation.json"
         self.report_file = path / "report.html"
         self._lock_file = path / "lock"
+        self._cpu_of_others: float | None = None
 
     @property
     def name(self) -> str:
@@ -151,7 +153,7 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        """The content of status.json: state, step, heartbeat (Unix time), best, reason, ..."""
+        """The content of status.json: state, step, heartbeat, best, cpu_seconds, reason, ..."""
         status = read_object(self.path / "status.json")
         sound = {
             key: value for key, value in status.items() if key not in _KINDS or _KINDS[key](value)
@@ -174,6 +176,8 @@ class Run:
         Raises:
             StorageError: it cannot be written; the old one stays.
         """
+        if self._cpu_of_others is not None:
+            changes["cpu_seconds"] = round(self._cpu_of_others + _cpu_seconds(), 2)
         status = self.status | changes | {"heartbeat": time.time()}
         write_json(self.path / "status.json", status)
 
@@ -184,7 +188,12 @@ class Run:
             budget: steps at which the run ends.
             step: where it starts: 0, or its checkpoint's step.
             best: `return` and `step` of the best evaluation up to there.
+
+        From here on, `cpu_seconds` of the status counts what this process and its children use,
+        after what others used for the run before it.
         """
+        if self._cpu_of_others is None:
+            self._cpu_of_others = self.status.get("cpu_seconds", 0.0) - _cpu_seconds()
         self.update_status(
             state="running",
             step=step,
@@ -257,6 +266,12 @@ class Run:
         except OSError:  # there is no lock, or it is not ours to read
             return False
         return False
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of its children that have ended."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
 
 
 def check_name(name: str) -> None:
