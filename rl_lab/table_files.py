@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
+import pyarrow as pa  # type: ignore[import-untyped]
 from pyarrow import parquet
 
 from rl_lab.files import new_directory
@@ -84,8 +84,11 @@ def _sound(value: Any, kind: Kind) -> Any:
 def _headings(table: Table) -> list[str]:
     """The names of the columns, inert and each its own."""
     headings: list[str] = []
-    for name in map(inert, table.columns):
-        headings.append(name if name not in headings else f"{name} ({len(headings)})")
+    for column in table.columns:
+        heading = inert(column)
+        while heading in headings:
+            heading += "_"
+        headings.append(heading)
     return headings
 
 
@@ -114,7 +117,10 @@ def _write_csv(table: Table, file: Path) -> int:
         for batch in _batches(table):
             for row in batch:
                 writer.writerow(
-                    [_not_a_formula(cell) if isinstance(cell, str) else cell for cell in row.values()]
+                    [
+                        _not_a_formula(cell) if isinstance(cell, str) else cell
+                        for cell in row.values()
+                    ]
                 )
             count += len(batch)
     return count

@@ -59,7 +59,7 @@ def tables(runs: Sequence[Run]) -> list[Table]:
     known = list(zip(runs, identities, strict=True))
 
     def of_each(rows_of: Callable[[Run], Iterator[Row]]) -> Callable[[], Iterator[Row]]:
-        return lambda: (identity | row for run, identity in known for row in rows_of(run))
+        return lambda: (row | identity for run, identity in known for row in rows_of(run))
 
     place: dict[str, Kind] = {"stage": str, "step": int, "wall": float}
     judges: dict[str, Kind] = {}
@@ -125,11 +125,11 @@ def _numbers(runs: Sequence[Run]) -> dict[str, Kind]:
 
 
 def _metrics(run: Run) -> Iterator[Row]:
-    return ({"stage": stage} | row for stage, row in _records(run) if "event" not in row)
+    return (row | {"stage": stage} for stage, row in _records(run) if "event" not in row)
 
 
 def _events(run: Run) -> Iterator[Row]:
-    return ({"stage": stage} | row for stage, row in _records(run) if "event" in row)
+    return (row | {"stage": stage} for stage, row in _records(run) if "event" in row)
 
 
 # --- evaluations ---------------------------------------------------------------------------------

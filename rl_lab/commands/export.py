@@ -1,7 +1,9 @@
 """`rl-lab export`: runs for other programs: tables, a zip of Stable-Baselines3, an ONNX graph."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from rl_lab.errors import UserError
 from rl_lab.files import is_directory, is_there
@@ -13,7 +15,10 @@ Format = Literal["sb3", "onnx", "parquet", "csv"]
 
 
 def export(
-    *runs: str, format: Format = "sb3", output: Path | None = None, model: str = "best"
+    *runs: str,
+    form: Annotated[Format, Parameter(name="--format")] = "sb3",
+    output: Path | None = None,
+    model: str = "best",
 ) -> int:
     """Write what other programs read: a trained agent, or tables of what runs logged.
 
@@ -25,7 +30,7 @@ def export(
     ----------
     runs
         Names or directories; for tables also a directory that holds runs.
-    format
+    form
         What to write.
     output
         Where to: a new file, or for tables a new directory; if not given, named after the run.
@@ -34,13 +39,13 @@ def export(
     """
     if not runs:
         raise UserError("export needs a run; `rl-lab runs` lists them")
-    if format in ("parquet", "csv"):
-        return _export_tables(runs, format, output)
+    if form in ("parquet", "csv"):
+        return _export_tables(runs, form, output)
     if len(runs) > 1:
         hint = f"; say where to write by --output {runs[1]}" if Path(runs[1]).suffix else ""
-        raise UserError(f"--format {format} takes one run, not {len(runs)}{hint}")
+        raise UserError(f"--format {form} takes one run, not {len(runs)}{hint}")
     run = Run.open(runs[0])
-    return (_export_sb3 if format == "sb3" else _export_onnx)(run, output, model)
+    return (_export_sb3 if form == "sb3" else _export_onnx)(run, output, model)
 
 
 def _export_sb3(run: Run, file: Path | None, model: str) -> int:

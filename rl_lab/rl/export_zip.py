@@ -55,4 +55,3 @@ def export_zip(recipe: AgentRecipe, snapshot: Snapshot, file: Path) -> list[Path
         normalizer.training = False
         write_atomically(files[1], pickle.dumps(normalizer))
     return files
-

@@ -30,6 +30,9 @@ def parts_of(space: spaces.Space) -> dict[str, spaces.Space]:
 class GreedyPolicy(nn.Module):
     """Greedy actions of an agent that was loaded to act on the CPU; it shares its weights."""
 
+    _low: torch.Tensor
+    _high: torch.Tensor
+
     def __init__(self, model: BaseAlgorithm, observations: spaces.Space) -> None:
         """Take over an agent.
 
@@ -53,7 +56,7 @@ class GreedyPolicy(nn.Module):
         self._squashed_mean = isinstance(model, SAC | TQC | CrossQ)
         self._names = list(parts_of(observations)) if isinstance(observations, spaces.Dict) else []
         self._preparations = _preparations(model, observations)
-        self._actions = model.action_space
+        self._actions: Any = model.action_space
         if isinstance(self._actions, spaces.Box):
             self.register_buffer("_low", torch.from_numpy(self._actions.low))
             self.register_buffer("_high", torch.from_numpy(self._actions.high))
@@ -95,14 +98,20 @@ class GreedyPolicy(nn.Module):
             return output.argmax(dim=1)
         if isinstance(space, spaces.MultiBinary) and not self.masked:
             return (output > 0).float()
-        sizes = [2] * space.n if isinstance(space, spaces.MultiBinary) else space.nvec.tolist()
+        binary = isinstance(space, spaces.MultiBinary)
+        sizes = [2] * (output.shape[1] // 2) if binary else space.nvec.tolist()
         return torch.stack([logits.argmax(dim=1) for logits in output.split(sizes, dim=1)], dim=1)
 
 
 class _Prepare(nn.Module):
     """What VecNormalize and VecTransposeImage do to one part of an observation."""
 
-    def __init__(self, channels_last: bool, running: RunningMeanStd | None, normalizer: Any) -> None:
+    _mean: torch.Tensor
+    _deviation: torch.Tensor
+
+    def __init__(
+        self, channels_last: bool, running: RunningMeanStd | None, normalizer: Any
+    ) -> None:
         super().__init__()
         self._channels_last = channels_last
         self._normalized = running is not None
