@@ -10,19 +10,16 @@ Each begins with the same columns, so that tables of many runs can be grouped an
 come from strangers: what is of the wrong type is left out.
 """
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rl_lab import recipes
 from rl_lab.errors import UserError
 from rl_lab.experiment_view import STAGES
-from rl_lab.files import is_directory
 from rl_lab.language_evaluation import mapping, number, rows
 from rl_lab.metrics import Record, stream_metrics
-from rl_lab.run import Run, runs_directory
+from rl_lab.run import Run
 
 Row = dict[str, Any]
 Kind = type[str] | type[int] | type[float] | type[bool]
@@ -209,33 +206,3 @@ def _samples(run: Run) -> Iterator[Row]:
 
 def _at(values: Any, side: int) -> Any:
     return values[side] if isinstance(values, list) and len(values) == 2 else None
-
-
-# --- which runs ----------------------------------------------------------------------------------
-
-
-def runs_named(names: Sequence[str]) -> list[Run]:
-    """The runs of some names: each a run's, or a directory's, which stands for every run inside.
-
-    Raises:
-        UserError: there is neither.
-    """
-    found: dict[Path, Run] = {}
-    for name in names:
-        inside = [run for place in (Path(name), runs_directory() / name) for run in _runs_in(place)]
-        for run in inside or [Run.open(name)]:
-            found.setdefault(run.path.resolve(), run)
-    return list(found.values())
-
-
-def _runs_in(directory: Path) -> list[Run]:
-    """A directory, if it is a run's; else every run inside it, by name."""
-    if not is_directory(directory):
-        return []
-    found = []
-    for place, names, files in os.walk(directory):
-        names.sort()
-        if "recipe.yaml" in files:
-            names.clear()  # an experiment's stages are no runs of their own
-            found.append(Run(Path(place)))
-    return found

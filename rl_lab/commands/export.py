@@ -7,8 +7,9 @@ from cyclopts import Parameter
 
 from rl_lab.errors import UserError
 from rl_lab.files import is_directory, is_there
+from rl_lab.results import find
 from rl_lab.run import Run
-from rl_lab.tables import runs_named, tables
+from rl_lab.tables import tables
 from rl_lab.text import inert
 
 Format = Literal["sb3", "onnx", "parquet", "csv"]
@@ -29,7 +30,8 @@ def export(
     Parameters
     ----------
     runs
-        Names or directories; for tables also a directory that holds runs.
+        Names or directories; for tables also a directory that holds runs (a benchmark's), a name
+        without its -seedN, a pattern or a recipe's name.
     form
         What to write.
     output
@@ -96,7 +98,7 @@ def _check_new(path: Path) -> None:
 
 
 def _export_tables(names: tuple[str, ...], form: Literal["parquet", "csv"], to: Path | None) -> int:
-    chosen = runs_named(names)
+    chosen = find(names)
     to = to or Path(f"{Path(names[0]).name if len(names) == 1 else 'runs'}-{form}")
     _check_new(to)
     from rl_lab.table_files import write_tables

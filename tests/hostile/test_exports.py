@@ -121,6 +121,8 @@ def test_endless_names_of_numbers_are_refused(evil: Run, refused: Refused) -> No
     [
         ((), "needs a run"),
         (("nothing", "--format", "csv"), "no run 'nothing'"),
+        (("x" * 5000, "--format", "csv"), "no run 'xxx"),
+        (("\0[", "--format", "csv"), "no run '"),
         (("test", "--format", "xls"), "xls"),
         (("test", "test"), "takes one run, not 2"),
         (("test", "--format", "csv", "--output", "\x1b[2J/x"), "there is no directory"),
