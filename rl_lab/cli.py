@@ -76,7 +76,7 @@ app.command(
 app.command(
     "rl_lab.commands.export:export",
     name="export",
-    help="Write a trained agent as a zip of Stable-Baselines3.",
+    help="Write tables of runs (Parquet, CSV), or an agent (zip of SB3, ONNX).",
 )
 app.command(
     "rl_lab.commands.import_:import_",

@@ -19,6 +19,7 @@ EXTRAS = {
     "tensorboard": Extra("tensorboard", "logging.tensorboard"),
     "trackio": Extra("trackio", "logging.trackio"),
     "wandb": Extra("wandb", "logging.wandb"),
+    "onnx": Extra("onnxscript", "export --format onnx"),
 }
 
 

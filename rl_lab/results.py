@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from rl_lab import recipes
 from rl_lab.errors import UserError
-from rl_lab.files import is_file
+from rl_lab.files import is_directory, is_file
 from rl_lab.language_evaluation import LanguageEvaluation, mapping, number
 from rl_lab.run import Run, all_runs, runs_directory
 from rl_lab.statistics import Interval
@@ -191,13 +191,14 @@ def _found_by(name: str) -> list[Run]:
     for path in (Path(name), runs_directory() / name):
         if is_file(path / "recipe.yaml"):
             return [Run(path)]
-        inside = _in_order(Run(file.parent) for file in path.glob("*/recipe.yaml"))
-        if path.is_dir() and inside:
-            return inside
+        if is_directory(path):
+            inside = _in_order(Run(file.parent) for file in path.glob("*/recipe.yaml"))
+            if inside:
+                return inside
     for parent in (Path(), runs_directory()):
         try:
             paths = [*parent.glob(name), *parent.glob(f"{name}-seed*")]
-        except (ValueError, NotImplementedError, IndexError):  # an absolute or unusable pattern
+        except (OSError, ValueError, NotImplementedError, IndexError):  # an unusable pattern
             paths = []
         runs = [
             Run(path)
