@@ -114,7 +114,7 @@ def _reward(path: Path) -> dict[str, Any] | None:
     accuracy = mapping(ensemble.get("accuracy"))
     if not accuracy:
         return None
-    calibration = mapping(ensemble.get("calibration"))
+    against, calibration = calibration_of(ensemble)
     length = mapping(ensemble.get("length"))
     table = accuracy_table(report)
     return {
@@ -124,18 +124,31 @@ def _reward(path: Path) -> dict[str, Any] | None:
         "table": table,
         "ece": number(calibration.get("ece")),
         "brier": number(calibration.get("brier")),
-        "against": str(calibration.get("against", "")),
+        "against": against,
         "length_correlation": number(length.get("score_correlation")),
         "length_matched": estimate(length.get("matched")),
         "charts": [
             chart
             for chart in (
                 language_charts.accuracy_by_margin([row for row in table if row["bin"]]),
-                language_charts.reliability(rows(calibration.get("reliability"))),
+                language_charts.reliability(rows(calibration.get("table"))),
             )
             if chart is not None
         ],
     }
+
+
+def calibration_of(ensemble: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """How a reward model's chances fit: to votes, or where these are unknown, to sides.
+
+    Returns:
+        What it is held against, in words; and `ece`, `brier`, `table` as they were written.
+    """
+    found = mapping(ensemble.get("calibration"))
+    votes = mapping(found.get("votes"))
+    if votes:
+        return "share of votes", votes
+    return "side that people prefer", mapping(found.get("preference"))
 
 
 def accuracy_table(report: dict[str, Any]) -> list[dict[str, Any]]:
