@@ -1,28 +1,39 @@
-"""Statistics of results: pure functions on plain numbers, scipy underneath."""
+"""An estimate never stands alone: its confidence interval, and how many values it rests on."""
 
 import math
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
-RESAMPLES = 9999
+from rl_lab.statistics.samples import RESAMPLES, Runs, runs_of
+
+FEW = 5
+"""Fewer runs than this are warned of."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its confidence interval."""
+    """An estimate with its confidence interval."""
 
     mean: float
+    """The estimate; of an aggregate or a share, that."""
     low: float
     high: float
     n: int
-    """How many values it rests on."""
+    """How many values it rests on; of several tasks or sides, how many the smallest of them has."""
 
 
-def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+def few_runs(n: int) -> str | None:
+    """Return a plain warning where `n` runs are fewer than `FEW`, None otherwise."""
+    if n >= FEW:
+        return None
+    runs = "1 run" if n == 1 else f"{n} runs"
+    return f"only {runs}: other seeds may come out quite differently; train at least {FEW}"
+
+
+def mean_interval(values: Runs, confidence: float = 0.95) -> Interval:
     """Mean with a bootstrap interval (BCa; Efron, 1987), the same every time it is asked.
 
     Args:
@@ -34,11 +45,9 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
         spread to judge by.
 
     Raises:
-        ValueError: there are no values.
+        ValueError: there are no values, or one is NaN or infinite.
     """
-    data = np.asarray(values, dtype=float)
-    if data.size == 0:
-        raise ValueError("no values to take the mean of")
+    data = runs_of(values)
     mean = float(data.mean())
     if data.size == 1 or np.ptp(data) == 0:
         return Interval(mean, mean, mean, data.size)
