@@ -54,6 +54,11 @@ app.command(
     help="Write one run's report: a self-contained HTML page.",
 )
 app.command(
+    "rl_lab.commands.benchmark:benchmark",
+    name="benchmark",
+    help="Train and judge a suite of recipes, several seeds each.",
+)
+app.command(
     "rl_lab.commands.export:export",
     name="export",
     help="Write a trained agent as a zip of Stable-Baselines3.",

@@ -154,7 +154,7 @@ class Run:
 
     @property
     def status(self) -> dict[str, Any]:
-        """The content of status.json: state, step, heartbeat (Unix time), best, reason, ..."""
+        """The content of status.json: state, step, heartbeat, best, cpu_seconds, reason, ..."""
         status = read_object(self.path / "status.json")
         sound = {
             key: value for key, value in status.items() if key not in _KINDS or _KINDS[key](value)
@@ -190,6 +190,9 @@ class Run:
             budget: steps at which the run ends.
             step: where it starts: 0, or its checkpoint's step.
             best: `return` and `step` of the best evaluation up to there.
+
+        From here on, the status counts what this process and its children take, after what others
+        took for the run before it (`rl_lab.cost`).
         """
         self._meter = self._meter or Meter(self.status)  # one that rolls back starts twice
         self.update_status(

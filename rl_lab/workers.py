@@ -1,9 +1,10 @@
-"""Several runs side by side, a process each, so many at a time."""
+"""Several jobs side by side on this machine, a process each, so many at a time."""
 
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rl_lab.files import writing
 from rl_lab.run import Run
@@ -12,53 +13,70 @@ from rl_lab.run import Run
 LAB = [sys.executable, "-P", "-m", "rl_lab.cli"]
 
 
+@dataclass(frozen=True)
+class Job:
+    """What is to be done about a run that `Run.create` made."""
+
+    run: Run
+    commands: list[list[str]]
+    """One after the other, as long as each ends well; they print into the run's console.log."""
+    threads: int = 1
+    """Cores it wants."""
+
+
+def training(run: Run, options: Sequence[str] = ()) -> list[str]:
+    """The command that trains a run from where it is."""
+    return [*LAB, "train", "--resume", str(run.path), "--quiet", *options]
+
+
 class Workers:
-    """Trains runs that `Run.create` made; each process is `rl-lab train --resume RUN --quiet`.
+    """Does jobs in processes of this machine.
 
     A worker has a session of its own: Ctrl-C in the terminal reaches only this process, which
-    passes it on once. What a worker prints goes to `console.log` in its run directory.
+    passes it on once.
     """
 
-    def __init__(self, runs: Sequence[Run], jobs: int, options: Sequence[str] = ()) -> None:
-        self._waiting = list(runs)
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._jobs = jobs
-        self._options = list(options)
+    def __init__(self, jobs: Sequence[Job], at_a_time: int) -> None:
+        self._waiting = list(jobs)
+        self._at_a_time = at_a_time
+        self._running: list[tuple[Job, list[list[str]], subprocess.Popen[bytes]]] = []
         self.failed: list[Run] = []
-        self._runs = {run.name: run for run in runs}
 
     def poll(self) -> bool:
         """Collect workers that ended, start those that may; return whether any is left."""
-        for name, process in list(self._running.items()):
+        running, self._running = self._running, []
+        for job, later, process in running:
             code = process.poll()
-            if code is not None:
-                del self._running[name]
-                if code not in (0, 130, 143):
-                    self.failed.append(self._runs[name])
-        while self._waiting and len(self._running) < self._jobs:
-            run = self._waiting.pop(0)
-            self._running[run.name] = _start(run, self._options)
+            if code is None:
+                self._running.append((job, later, process))
+            elif code == 0 and later:
+                self._start(job, later)
+            elif code not in (0, 130, 143):
+                self.failed.append(job.run)
+        while self._waiting and len(self._running) < self._at_a_time:
+            job = self._waiting.pop(0)
+            self._start(job, job.commands)
         return bool(self._running)
+
+    def _start(self, job: Job, commands: list[list[str]]) -> None:
+        console = job.run.path / "console.log"
+        with writing(console), console.open("ab") as output:
+            process = subprocess.Popen(
+                commands[0],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+            )  # fmt: skip
+        self._running.append((job, commands[1:], process))
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Start no more, and ask those that run to save and end, by the signal that asked us."""
         self._waiting.clear()
-        for process in self._running.values():
+        for _, later, process in self._running:
+            later.clear()
             process.send_signal(number)
 
     def kill(self) -> None:
         """End those that run, at once, and wait until they are gone."""
         self._waiting.clear()
-        for process in self._running.values():
+        for _, _, process in self._running:
             process.kill()
             process.wait()
-
-
-def _start(run: Run, options: list[str]) -> subprocess.Popen[bytes]:
-    command = [*LAB, "train", "--resume", str(run.path), "--quiet", *options]
-    console = run.path / "console.log"
-    with writing(console), console.open("ab") as output:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
-        )  # fmt: skip

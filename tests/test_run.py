@@ -189,3 +189,19 @@ def test_a_file_system_without_locks_is_named(
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(UserError, match=r"No locks available.*RL_LAB_RUNS"), run.lock():
         pass
+
+
+def test_cpu_time_is_summed_over_the_processes_that_trained_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = Run(tmp_path), Run(tmp_path)
+    used = iter([10.0, 12.5, 100.0, 103.0, 104.0, 105.0])
+    monkeypatch.setattr("rl_lab.cost.own_cpu_seconds", lambda: next(used))
+    first.start(100, 0, None)
+    assert first.status["cpu_seconds"] == 2.5
+    second.start(100, 50, None)  # another process, which had used 100 s for something else
+    assert second.status["cpu_seconds"] == 5.5
+    second.start(100, 50, None)  # said twice, counted once
+    assert second.status["cpu_seconds"] == 6.5
+    second.update_status(state="finished")
+    assert second.status["cpu_seconds"] == 7.5

@@ -24,7 +24,7 @@ from rl_lab.run import Run, check_name, fresh_names, runs_directory
 from rl_lab.signals import StopRequest
 from rl_lab.storage import check_writable
 from rl_lab.text import inert, short
-from rl_lab.workers import LAB, Workers
+from rl_lab.workers import LAB, Job, Workers, training
 
 MOST_SEEDS = 1000
 
@@ -180,7 +180,8 @@ def _train_here(
 
 def _train_side_by_side(runs: list[Run], jobs: int, quiet: bool, json: bool, fresh: bool) -> int:
     """Train each run in a process of its own."""
-    workers = Workers(runs, jobs, ["--fresh"] * fresh + [f"--trust={name}" for name in granted()])
+    options = ["--fresh"] * fresh + [f"--trust={name}" for name in granted()]
+    workers = Workers([Job(run, [training(run, options)]) for run in runs], jobs)
     with StopRequest() as stop:
         asked = False
 

@@ -1,0 +1,85 @@
+"""A benchmark: every entry of a suite on every seed, each run in the suite's own directory.
+
+What is there already is kept: a run that finished is not trained again, one that was judged is not
+judged again, and one that was killed goes on where it was.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rl_lab.language_evaluation import mapping
+from rl_lab.recipes import Section
+from rl_lab.run import Run
+from rl_lab.workers import LAB, Job, training
+
+JUDGED = "best greedy"
+"""The evaluation a benchmark goes by, as `rl-lab evaluate` files it."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a benchmark."""
+
+    entry: str
+    """Label of its entry."""
+    seed: int
+    recipe: Section
+    """Resolved, with the seed."""
+    threads: int
+    agent: bool
+    """Whether it is an agent's, which is judged after training; else an experiment's."""
+    run: Run
+
+    @classmethod
+    def of(cls, directory: Path, entry: str, seed: int, recipe: Any) -> "Planned":
+        """Plan the run of an entry's recipe and a seed."""
+        resolved = recipe.model_copy(update={"seed": seed})
+        run = Run(directory / f"{entry}-seed{seed}")
+        return cls(entry, seed, resolved, recipe.threads, hasattr(recipe, "env"), run)
+
+
+def jobs(planned: Sequence[Planned], episodes: int, options: Sequence[str] = ()) -> list[Job]:
+    """What is left to do; the directories of runs that are not there yet are made by `create`.
+
+    Args:
+        planned: every run of the benchmark.
+        episodes: that an agent is judged on.
+        options: of `rl-lab train` and `rl-lab evaluate`, such as `--trust=MODULE`.
+    """
+    found = []
+    for plan in planned:
+        commands = []
+        if plan.run.state != "finished":
+            commands.append(training(plan.run, options))
+        if plan.agent and (commands or not judged(plan.run, episodes)):
+            commands.append(
+                [*LAB, "evaluate", str(plan.run.path), "--episodes", str(episodes), *options]
+            )
+        if commands:
+            found.append(Job(plan.run, commands, plan.threads))
+    return found
+
+
+def create(planned: Sequence[Planned], command: list[str]) -> None:
+    """Make the directories of the runs that are not there yet.
+
+    Args:
+        planned: every run of the benchmark.
+        command: the command line that asked for them.
+
+    Raises:
+        UserError: one cannot be made.
+        StorageError: likewise.
+    """
+    for plan in planned:
+        if not plan.run.recipe_file.exists():
+            name, parent = plan.run.name, plan.run.path.parent
+            Run.create(name, plan.recipe, command, plan.seed, plan.threads, parent=parent)
+
+
+def judged(run: Run, episodes: int) -> bool:
+    """Whether an agent has been judged on so many episodes."""
+    found = mapping(mapping(run.evaluations.get(JUDGED)).get("return"))
+    return found.get("n") == episodes
