@@ -5,31 +5,12 @@ from dataclasses import asdict
 from typing import Any
 
 from rl_lab import clips
-from rl_lab.language_evaluation import mapping, number
+from rl_lab.language_evaluation import mapping
 from rl_lab.metrics import numbers_of
+from rl_lab.results import JUDGED
 from rl_lab.run import Run
 from rl_lab.run_view import RunView
 from rl_lab.statistics import first_reach, sample_efficiency, time_to_threshold
-
-EVALUATIONS = ("best greedy", "last greedy", "best sampled", "last sampled")
-"""As `rl-lab evaluate` files them; agents of a group are held side by side by the first there is."""
-
-
-def judged(runs: Sequence[Run]) -> dict[Run, dict[str, Any]]:
-    """The result of each run that was judged in the way that counts for all of them."""
-    by_way = {way: {} for way in EVALUATIONS}  # type: dict[str, dict[Run, dict[str, Any]]]
-    for run in runs:
-        for way, found in by_way.items():
-            result = mapping(run.evaluations.get(way))
-            if score(result) is not None:
-                found[run] = result
-    return next((found for found in by_way.values() if found), {})
-
-
-def score(result: dict[str, Any]) -> float | None:
-    """Mean return over the episodes that an agent was judged on."""
-    return number(mapping(result.get("return")).get("mean"))
-
 
 def content(views: Sequence[RunView], target: float | None) -> dict[str, Any]:
     """What the agents of one recipe did while they learnt.
@@ -57,12 +38,8 @@ def content(views: Sequence[RunView], target: float | None) -> dict[str, Any]:
 
 
 def episodes_to_see(runs: Sequence[Run]) -> list[clips.Clip]:
-    """Best, median and worst of the judged episodes."""
-    return clips.choose([(run, result) for run, result in judged(runs).items() if _greedy(result)])
-
-
-def _greedy(result: dict[str, Any]) -> bool:
-    return result.get("actions") == "greedy"
+    """Best, median and worst of the episodes that the runs were judged on."""
+    return clips.choose([(run, mapping(run.evaluations.get(JUDGED))) for run in runs])
 
 
 def _curve(view: RunView) -> dict[str, Any]:

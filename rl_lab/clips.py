@@ -71,8 +71,8 @@ def choose(judged: Sequence[tuple[Run, dict[str, Any]]]) -> list[Clip]:
     """The best, the median and the worst episode of agents that were judged on the same task.
 
     Args:
-        judged: runs, each with a result of greedy actions as `rl-lab evaluate` wrote it; the file
-            may be damaged. Sampled actions would not be the same when played again.
+        judged: runs, each with its result of greedy actions as `rl-lab evaluate` wrote it (sampled
+            ones would not be the same when played again); the file may be damaged.
     """
     found: list[Clip] = []
     for run, result in judged:

@@ -31,7 +31,7 @@ def content(experiment: ExperimentView) -> dict[str, Any]:
         ],
         "evaluation": experiment.evaluation,
         "warnings": language_vitals.warnings(experiment.ppo, experiment.kl_section),
-        "samples": _samples(experiment),
+        "samples": samples(experiment),
         "reward": _reward(experiment.run.path / "reward" / "report.json"),
         "card": _text(experiment.run.path / "data" / "card.md"),
         "against_kl": language_charts.against_kl(experiment),
@@ -70,7 +70,7 @@ def _result(experiment: ExperimentView, name: str) -> str:
     return ""
 
 
-def _samples(experiment: ExperimentView) -> list[dict[str, Any]]:
+def samples(experiment: ExperimentView) -> list[dict[str, Any]]:
     """Prompts with both completions, each with what it earned; empty where not evaluated."""
     if experiment.evaluation is None:
         return []
@@ -131,20 +131,20 @@ def _reward(path: Path) -> dict[str, Any] | None:
             chart
             for chart in (
                 language_charts.accuracy_by_margin([row for row in table if row["bin"]]),
-                language_charts.reliability(rows(calibration.get("table"))),
+                language_charts.reliability([calibration.get("table")]),
             )
             if chart is not None
         ],
     }
 
 
-def calibration_of(ensemble: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def calibration_of(ensemble: Any) -> tuple[str, dict[str, Any]]:
     """How a reward model's chances fit: to votes, or where these are unknown, to sides.
 
     Returns:
         What it is held against, in words; and `ece`, `brier`, `table` as they were written.
     """
-    found = mapping(ensemble.get("calibration"))
+    found = mapping(mapping(ensemble).get("calibration"))
     votes = mapping(found.get("votes"))
     if votes:
         return "share of votes", votes
