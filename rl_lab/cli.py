@@ -54,6 +54,11 @@ app.command(
     help="Write one run's report: a self-contained HTML page.",
 )
 app.command(
+    "rl_lab.commands.compare:compare_groups",
+    name="compare",
+    help="Say whether groups of runs differ, or that it cannot be told.",
+)
+app.command(
     "rl_lab.commands.benchmark:benchmark",
     name="benchmark",
     help="Train and judge a suite of recipes, several seeds each.",

@@ -12,7 +12,13 @@ from typing import Any
 from rl_lab.errors import UserError
 from rl_lab.language_evaluation import mapping
 from rl_lab.results import NAMELY, Group, Measure
-from rl_lab.statistics import Verdict, few_runs_warning, verdicts
+from rl_lab.statistics import (
+    Interval,
+    Verdict,
+    few_runs,
+    probability_of_improvement,
+    verdicts,
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,12 @@ class Task:
     remarks: list[str]
     """What should be known before a number is believed."""
 
+    @property
+    def measures(self) -> list[Measure]:
+        """What all groups have."""
+        first, *others = self.groups
+        return [one for one in first.measures if all(one in group.measures for group in others)]
+
 
 def compare(sides: Sequence[tuple[str, Sequence[Group]]]) -> list[Task]:
     """Compare sides, on each task that all of them have.
@@ -64,10 +76,7 @@ def compare(sides: Sequence[tuple[str, Sequence[Group]]]) -> list[Task]:
     for index in comparable:
         number, one, other = waiting[index]
         measure = tasks[number][1]
-        sign = -1.0 if measure.better == "lower" else 1.0
-        scores.append(
-            ([sign * v for v in one.values(measure)], [sign * v for v in other.values(measure)])
-        )
+        scores.append((_higher_is_better(one, measure), _higher_is_better(other, measure)))
     judged = dict(zip(comparable, verdicts(scores), strict=True))
     pairs: list[list[Pair]] = [[] for _ in tasks]
     for index, (number, one, other) in enumerate(waiting):
@@ -91,9 +100,12 @@ def _matched(sides: Sequence[tuple[str, Sequence[Group]]]) -> list[tuple[str, li
         listed = "; ".join(f"{name}: {', '.join(g.name for g in side)}" for name, side in sides)
         raise UserError(f"the sides have no group of runs in common ({listed})")
     return [
-        (task, [Group(name, side[task].results) for (name, _), side in zip(sides, by_name, strict=True)])
+        (
+            task,
+            [Group(name, by[task].results) for (name, _), by in zip(sides, by_name, strict=True)],
+        )
         for task in common
-    ]  # fmt: skip
+    ]
 
 
 def _task(groups: Sequence[Group]) -> str:
@@ -153,9 +165,7 @@ def _told(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in recipe.items() if key not in NAMELY}
 
 
-def _unequal(
-    mine: Mapping[str, Any], theirs: Mapping[str, Any]
-) -> Iterator[tuple[str, Any, Any]]:
+def _unequal(mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     for key in dict.fromkeys([*mine, *theirs]):
         if mine.get(key) != theirs.get(key):
             yield key, mine.get(key), theirs.get(key)
@@ -189,9 +199,30 @@ def _remarks(groups: Sequence[Group]) -> Iterator[str]:
         missing = len(group.results) - len(group.judged)
         if missing:
             yield f"{missing} of {len(group.results)} runs of {group.name} have not been judged"
-        warning = few_runs_warning(len(group.judged))
+        warning = few_runs(len(group.judged))
         if warning:
             yield f"{group.name}: {warning}"
         seeds = [result.seed for result in group.judged]
         if len(set(seeds)) < len(seeds):
             yield f"{group.name}: runs of the same seed are no independent runs"
+
+
+def improvement_over_tasks(tasks: Sequence[Task]) -> Iterator[tuple[str, str, Interval]]:
+    """How likely a run of one side is better than one of another, over all tasks.
+
+    Only tasks on which the two are comparable count; sides without any are left out.
+    """
+    for place, pair in enumerate(tasks[0].pairs):
+        scores: tuple[list[list[float]], list[list[float]]] = ([], [])
+        for task in tasks:
+            here = task.pairs[place]
+            if here.verdict is not None:
+                for side, group in zip(scores, (here.one, here.other), strict=True):
+                    side.append(_higher_is_better(group, task.measure))
+        if scores[0]:
+            yield pair.one.name, pair.other.name, probability_of_improvement(*scores)
+
+
+def _higher_is_better(group: Group, measure: Measure) -> list[float]:
+    sign = -1.0 if measure.better == "lower" else 1.0
+    return [sign * value for value in group.values(measure)]
