@@ -12,6 +12,7 @@ from rl_lab.run import Run
 from rl_lab.run_view import RunView
 from rl_lab.statistics import first_reach, sample_efficiency, time_to_threshold
 
+
 def content(views: Sequence[RunView], target: float | None) -> dict[str, Any]:
     """What the agents of one recipe did while they learnt.
 

@@ -23,8 +23,6 @@ CompareWithDefault = Callable[[Mapping[str, Any]], tuple[str, list[Flat]]]
 SERIOUS = ("warning", "error")
 
 
-
-
 def background(views: Sequence[View], compare: CompareWithDefault) -> dict[str, Any]:
     """What is to be known of runs of one recipe.
 
@@ -73,7 +71,7 @@ def _made_with(found: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
         git = mapping(provenance.get("git"))
         commit = str(git.get("commit") or "unknown")
         shown = (
-            {name: version for name, version in mapping(provenance.get("versions")).items()}
+            mapping(provenance.get("versions"))
             | mapping(provenance.get("hardware"))
             | {
                 "threads": provenance.get("threads"),

@@ -29,7 +29,8 @@ def of_group(group: dict[str, Any], name: str) -> dict[str, list[Markup]]:
         found["learning"] = [svg(f"{name}-learning", "", draw, WIDE)]
     if group["language"]:
         found["against_kl"] = [
-            svg(f"{name}-kl-{index}", chart["what"], partial(_against_kl, runs=chart["runs"]), SMALL)
+            svg(f"{name}-kl-{index}", chart["what"], partial(_against_kl, runs=chart["runs"]),
+                SMALL)
             for index, chart in enumerate(group["language"]["against_kl"])
         ]  # fmt: skip
         found["reward"] = _reward(group["language"]["reward"], name)

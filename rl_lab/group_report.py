@@ -105,7 +105,7 @@ def _group(
         "name": group.name,
         "kind": group.results[0].kind,
         "measure": measure.name if measure else "",
-        "form": measure.form if measure else "{:.4g}",
+        "form": measure.form if measure else None,
         "n": len(scores),
         "runs": [
             {
@@ -121,7 +121,13 @@ def _group(
         "iqm": asdict(aggregate_interval([scores])) if scores else None,
         "mean": asdict(mean_interval(scores)) if scores else None,
         "references": [reference.model_dump() for reference in references],
-        "standing": asdict(standing) | {"against": None},
+        "standing": {
+            "word": standing.word,
+            "sentence": standing.sentence,
+            "difference": asdict(standing.difference) if standing.difference else None,
+            "against": standing.against.model_dump() if standing.against else None,
+            "warning": standing.warning,
+        },
         "target": target,
         "at_target": sum(one >= target for one in scores) if target is not None else None,
         "cost": background.cost_of_all(views),
@@ -149,7 +155,8 @@ def _across(
         unless two tasks have a scale.
     """
     tasks: dict[str, list[float]] = {}
-    beside: list[tuple[list[float], list[float]]] = []
+    ours: list[list[float]] = []
+    theirs: list[list[float]] = []
     for group, own, known in zip(groups, scores, references, strict=True):
         entry = entries.get(group.name)
         if entry is None or entry.random is None or entry.top is None or not own:
@@ -158,7 +165,9 @@ def _across(
             continue
         tasks[group.name] = [(one - entry.random) / (entry.top - entry.random) for one in own]
         comparable = [reference.value for reference in known if reference.comparable]
-        beside += [(own, comparable[:1])] if comparable else []
+        if comparable:
+            ours.append(own)
+            theirs.append(comparable[:1])
     if len(tasks) < 2:
         return None
     normalised = list(tasks.values())
@@ -176,6 +185,5 @@ def _across(
             )
         },
         "profile": asdict(performance_profile(normalised, taus)),
-        "improvement": asdict(probability_of_improvement(*map(list, zip(*beside, strict=True))))
-        if beside else None,
+        "improvement": asdict(probability_of_improvement(ours, theirs)) if ours else None,
     }  # fmt: skip

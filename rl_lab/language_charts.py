@@ -195,11 +195,12 @@ def reliability(tables: Sequence[Any], name: str = "reliability") -> Markup | No
     def draw(axes: Any) -> None:
         axes.plot([0.5, 1], [0.5, 1], color=GREY, linestyle=":", label="calibrated")
         several = len(courses) > 1
+        label = "reward model of each seed" if several else "reward model"
         for index, points in enumerate(courses):
             axes.plot(*zip(*points, strict=True), color=GREEN, marker="o",
                       markersize=3 if several else 6, linewidth=0.8 if several else 1.5,
                       alpha=0.6 if several else 1,
-                      label=None if index else "reward model" + " of each seed" * several)  # fmt: skip
+                      label=None if index else label)  # fmt: skip
         axes.set_xlabel("predicted")
         axes.set_ylabel("observed")
 

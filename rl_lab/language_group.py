@@ -75,11 +75,11 @@ def _against_kl(views: Sequence[ExperimentView]) -> list[dict[str, Any]]:
         Objects of `what` (`proxy reward`, or `gold <judge>`) and `runs`: `run`, `update`, `kl`,
         `reward`.
     """
-    judges = next((found for view in views if (found := language_vitals.judges(view.ppo))), [])
+    judges = next((named for view in views if (named := language_vitals.judges(view.ppo))), [])
     metrics = {"proxy reward": "look/proxy"} | {f"gold {j}": f"look/gold/{j}" for j in judges[:3]}
-    found = []
+    found: list[dict[str, Any]] = []
     for what, metric in metrics.items():
-        runs = []
+        runs: list[dict[str, Any]] = []
         for view in views:
             looks = [
                 (record["step"], record["look/kl"], record[metric])
@@ -107,7 +107,8 @@ def _reward(views: Sequence[ExperimentView]) -> dict[str, Any] | None:
         return None
     margins = list(dict.fromkeys(row["margin"] for _, _, table in reports for row in table))
     calibrations = [
-        (name, *language_report.calibration_of(report.get("ensemble"))) for name, report, _ in reports
+        (name, *language_report.calibration_of(report.get("ensemble")))
+        for name, report, _ in reports
     ]  # fmt: skip
     return {
         "accuracy": [_accuracy([table for _, _, table in reports], margin) for margin in margins],

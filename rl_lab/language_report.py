@@ -10,7 +10,6 @@ from rl_lab import language_charts, language_vitals
 from rl_lab.drawing import duration
 from rl_lab.experiment_view import ExperimentView
 from rl_lab.language_evaluation import Estimate, estimate, mapping, number, rows
-from rl_lab.metrics import Record
 from rl_lab.plain_json import read_object
 
 LONGEST_CARD = 100_000
@@ -38,18 +37,7 @@ def content(experiment: ExperimentView) -> dict[str, Any]:
         "course": language_charts.course(experiment),
         "pretraining": language_charts.pretraining(experiment),
         "reward_training": language_charts.reward_training(experiment),
-        "events": _events(experiment),
     }
-
-
-def _events(experiment: ExperimentView) -> list[Record]:
-    """The experiment's, and of its stages what somebody should know; `event` names the stage."""
-    found = [event | {"level": event.get("level", "")} for event in experiment.whole.events]
-    for name, view in experiment.stages.items():
-        for event in view.events if view else ():
-            if event.get("level") in ("warning", "error"):
-                found.append(event | {"event": f"{name}: {event['event']}"})
-    return [event | {"message": event.get("message", "")} for event in found]
 
 
 def _result(experiment: ExperimentView, name: str) -> str:

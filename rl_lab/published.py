@@ -1,4 +1,4 @@
-"""How groups of runs stand to what was published of their tasks: met, below, or it cannot be told."""
+"""How groups of runs stand to what was published of their tasks: met, below or untold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Standing:
     sentence: str
     """The word's reason, with figures."""
     difference: Interval | None
-    """Mean less the published value, with its interval; None where the two are not held together."""
+    """Mean less the published value, with its interval; None where they cannot be compared."""
     against: Reference | None
     """The published value that is to be met."""
     warning: str | None
