@@ -51,7 +51,7 @@ app.command(
 app.command(
     "rl_lab.commands.report:report",
     name="report",
-    help="Write one run's report: a self-contained HTML page.",
+    help="Write the report of runs, groups or a suite: one HTML page, and JSON.",
 )
 app.command(
     "rl_lab.commands.compare:compare_groups",
