@@ -1,9 +1,10 @@
 """`rl-lab benchmark`: a suite of recipes, several seeds each."""
 
-import contextlib
 import os
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from rl_lab import benchmark as runner
 from rl_lab import recipes, suites, threads
 from rl_lab.benchmark import Planned
 from rl_lab.commands import kinds
+from rl_lab.commands.supervision import supervise
 from rl_lab.errors import UserError
 from rl_lab.files import write_atomically
 from rl_lab.rl.trust import grant, granted
@@ -24,7 +26,7 @@ from rl_lab.storage import check_writable
 from rl_lab.suite_progress import PlainProgress, SuiteProgress
 from rl_lab.suites import Suite
 from rl_lab.text import inert
-from rl_lab.workers import Workers
+from rl_lab.workers import Workers, end_leftovers
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -76,14 +78,15 @@ def benchmark(
     _check_same(planned)
     directory.mkdir(parents=True, exist_ok=True)
     write_atomically(directory / "suite.yaml", recipes.dump(loaded))
-    runner.create(planned, sys.argv)
-    options = [f"--trust={module}" for module in granted()]
-    work = runner.jobs(planned, loaded.episodes, options)
-    most = max(job.threads for job in work) if work else 1
-    jobs = jobs or max(1, (os.cpu_count() or 1) // most)
-    progress = SuiteProgress(loaded, planned, jobs)
-    with StopRequest() as stop:
-        _work(Workers(work, jobs), progress, stop, quiet)
+    most_threads = max(plan.threads for plan in planned)
+    jobs = jobs or max(1, (os.cpu_count() or 1) // most_threads)
+    with Run(directory).lock(), StopRequest() as stop:
+        runner.create(planned, sys.argv)
+        end_leftovers([plan.run for plan in planned])
+        options = [f"--trust={module}" for module in granted()]
+        workers = Workers(runner.jobs(planned, loaded.episodes, options), jobs)
+        progress = SuiteProgress(loaded, planned, jobs)
+        supervise(workers, stop, workers.poll, None if quiet else partial(_show, progress))
     progress.refresh()
     if not quiet:
         Console().print(progress.grid())
@@ -100,29 +103,22 @@ def benchmark(
     return 1 if failed else 0
 
 
-def _work(workers: Workers, progress: SuiteProgress, stop: StopRequest, quiet: bool) -> None:
-    """Have the jobs done, and show how far they are."""
-    console, plain = Console(), PlainProgress(progress)
-    live = Live(console=console, auto_refresh=False, transient=True)
-    drawn = console.is_terminal and not console.is_dumb_terminal and not quiet
-    asked = False
-    with live if drawn else contextlib.nullcontext():
-        try:
-            while workers.poll():
-                if stop.signal is not None and not asked:
-                    asked = True
-                    workers.stop(stop.signal)
-                progress.refresh()
-                if drawn:
-                    live.update(progress.grid(), refresh=True)
-                elif not quiet:
-                    for line in plain.lines(time.monotonic()):
-                        print(line, flush=True)
-                time.sleep(SECONDS_BETWEEN_LOOKS)
-        except KeyboardInterrupt:
-            workers.kill()
-        finally:
-            workers.stop()  # whatever went wrong here, they are not left behind
+def _show(progress: SuiteProgress, going_on: Callable[[], bool]) -> None:
+    """Draw the grid for as long as it goes on; where it cannot be redrawn, print lines."""
+    console = Console()
+    if not console.is_terminal or console.is_dumb_terminal:
+        plain = PlainProgress(progress)
+        while going_on():
+            progress.refresh()
+            for line in plain.lines(time.monotonic()):
+                print(line, flush=True)
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        return
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while going_on():
+            progress.refresh()
+            live.update(progress.grid(), refresh=True)
+            time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def _plan(suite: Suite, directory: Path) -> list[Planned]:
