@@ -51,7 +51,7 @@ app.command(
 app.command(
     "rl_lab.commands.report:report",
     name="report",
-    help="Write one run's report: a self-contained HTML page.",
+    help="Write the report of runs, groups or a suite: one HTML page, and JSON.",
 )
 app.command(
     "rl_lab.commands.compare:compare_groups",
@@ -62,6 +62,16 @@ app.command(
     "rl_lab.commands.benchmark:benchmark",
     name="benchmark",
     help="Train and judge a suite of recipes, several seeds each.",
+)
+app.command(
+    "rl_lab.commands.sweep:sweep",
+    name="sweep",
+    help="Search better values for some keys of a recipe.",
+)
+app.command(
+    "rl_lab.commands.reproduce:reproduce",
+    name="reproduce",
+    help="Train a run's recipe again, and say whether it came to the same.",
 )
 app.command(
     "rl_lab.commands.export:export",

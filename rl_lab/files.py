@@ -88,6 +88,15 @@ def write_json(path: Path, value: Any) -> None:
     write_atomically(path, text + "\n")
 
 
+def cut_partial_line(path: Path) -> None:
+    """Drop what a killed writer of lines left behind the last newline; for whoever writes next."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+
+
 def is_file(path: Path) -> bool:
     """Whether `path` is a regular file; no name, however odd or long, is an error."""
     try:

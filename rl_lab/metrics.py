@@ -26,7 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
 
-from rl_lab.files import finite, writing
+from rl_lab.files import cut_partial_line, finite, writing
 from rl_lab.plain_json import parse
 from rl_lab.text import inert
 
@@ -42,7 +42,7 @@ class MetricLog:
     def __init__(self, path: Path, sinks: tuple[Sink, ...] = ()) -> None:
         self.path = path
         with writing(path):
-            _cut_partial_line(path)
+            cut_partial_line(path)
             self._file = path.open("ab", buffering=0)
         earlier = read_metrics(path)
         self._wall_before = earlier[-1]["wall"] if earlier else 0.0
@@ -105,15 +105,6 @@ class MetricLog:
         traceback: TracebackType | None,
     ) -> None:
         self._file.close()
-
-
-def _cut_partial_line(path: Path) -> None:
-    """Drop what a killed writer left behind the last newline."""
-    if not path.exists():
-        return
-    with path.open("rb+") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
 
 
 class MetricReader:

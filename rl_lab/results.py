@@ -20,7 +20,9 @@ from rl_lab.text import short
 JUDGED = "best greedy"
 """The evaluation of an agent that counts: its best model, acting greedily."""
 
-NAMELY = ("name", "description", "source", "seed", "target_return", "reference_return")
+NAMELY = (
+    "name", "description", "source", "seed", "sweep", "target_return", "reference_return",
+)  # fmt: skip
 """Keys of a recipe that say what is meant by it, not what is done."""
 
 

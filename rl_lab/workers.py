@@ -1,12 +1,17 @@
 """Several jobs side by side, a process each, so many at a time."""
 
+import contextlib
+import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from rl_lab.errors import UserError
 from rl_lab.files import writing
 from rl_lab.run import Run
 
@@ -28,6 +33,30 @@ class Job:
 def training(run: Run, options: Sequence[str] = ()) -> list[str]:
     """The command that trains a run from where it is."""
     return [*LAB, "train", "--resume", str(run.path), "--quiet", *options]
+
+
+def end_leftovers(runs: Sequence[Run]) -> None:
+    """Ask workers to save and end that a parent left behind when it was killed, and wait for them.
+
+    Args:
+        runs: those they may be training.
+
+    Raises:
+        UserError: one is being trained on another machine, out of reach.
+    """
+    left = [run for run in runs if run.locked()]
+    for run in left:
+        host = run.status.get("host", socket.gethostname())
+        if host != socket.gethostname():  # a lock of a shared file system; its number means nothing
+            raise UserError(
+                f"run {str(run.path)!r} is being trained on {host}; end that job, or wait for it"
+            )
+        pid = run.trainer
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGTERM)
+    while any(run.locked() for run in left):
+        time.sleep(0.1)
 
 
 class Process(Protocol):
@@ -84,6 +113,29 @@ class Workers:
         self._engine = engine or Here()
         self._running: list[tuple[Job, list[list[str]], Process]] = []
         self.failed: list[Run] = []
+        self.stopping = False
+        """Whether all were asked to end, and none is started any more."""
+
+    def add(self, job: Job) -> None:
+        """Have one more job done, after those that wait."""
+        if not self.stopping:
+            self._waiting.append(job)
+
+    @property
+    def free(self) -> bool:
+        """Whether a job that is added now would be started at once."""
+        busy = len(self._waiting) + len(self._running)
+        return busy < self._at_a_time and not self.stopping
+
+    @property
+    def runs(self) -> list[Run]:
+        """Those that are being worked on, as of the last `poll`."""
+        return [job.run for job, _, _ in self._running]
+
+    def at_work(self, run: Run) -> bool:
+        """Whether something is left to be done about a run, as of the last `poll`."""
+        jobs = [*self._waiting, *(job for job, _, _ in self._running)]
+        return any(job.run.path == run.path for job in jobs)
 
     def poll(self) -> bool:
         """Collect workers that ended, start those that may; return whether any is left."""
@@ -105,8 +157,17 @@ class Workers:
         process, later = self._engine.start(job, commands)
         self._running.append((job, later, process))
 
+    def end(self, run: Run) -> None:
+        """Ask one run to save and end; nothing more is done about it."""
+        self._waiting = [job for job in self._waiting if job.run.path != run.path]
+        for job, later, process in self._running:
+            if job.run.path == run.path:
+                later.clear()
+                process.send_signal(signal.SIGTERM)
+
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Start no more, and ask those that run to save and end, by the signal that asked us."""
+        self.stopping = True
         self._waiting.clear()
         for _, later, process in self._running:
             later.clear()
@@ -114,6 +175,7 @@ class Workers:
 
     def kill(self) -> None:
         """End those that run, at once, and wait until they are gone."""
+        self.stopping = True
         self._waiting.clear()
         for _, _, process in self._running:
             process.kill()

@@ -319,12 +319,15 @@ def reward_report(rng: random.Random) -> dict[str, Any]:
                 ],
             },
             "calibration": {
-                "against": "share of votes", "ece": 0.031, "brier": 0.142,
-                "reliability": [
-                    {"from": 0.5 + i / 20, "to": 0.55 + i / 20, "predicted": 0.525 + i / 20,
-                     "observed": 0.52 + i / 21, "n": 400 - 20 * i}
-                    for i in range(10)
-                ],
+                "votes": {
+                    "ece": 0.031, "brier": 0.142,
+                    "table": [
+                        {"from": 0.5 + i / 20, "to": 0.55 + i / 20, "predicted": 0.525 + i / 20,
+                         "observed": 0.52 + i / 21, "n": 400 - 20 * i}
+                        for i in range(10)
+                    ],
+                },
+                "preference": {"ece": 0.044, "brier": 0.156, "table": []},
             },
             "length": {"score_correlation": 0.08, "matched": interval(0.77, 0.02, 900)},
         }  # fmt: skip

@@ -288,6 +288,7 @@ def test_the_report_says_what_was_found_escapes_and_fetches_nothing(runs_directo
         "0.772",
     ):  # fmt: skip
         assert words in page, words
+    assert "calibrated" in page  # the diagonal that the reward model is held against
     assert "<script" not in page
     assert not re.search("[\x1b\x07\u202e]", page)
     assert page.count("&lt;script&gt;") >= 3

@@ -66,7 +66,9 @@ def evaluate(
     for number, run in enumerate(chosen, start=1):
         if not json and len(chosen) > 1:
             print(f"judging {inert(run.name)} ({number} of {len(chosen)})", file=sys.stderr)
-        results.append(_judge(run, episodes, model, deterministic=not sampled))
+        result = judge(run, episodes, model, deterministic=not sampled)
+        write_json(run.evaluation_file, run.evaluations | {f"{model} {result['actions']}": result})
+        results.append(result)
     if json:
         print(json_module.dumps(results, indent=2))
     else:
@@ -78,7 +80,21 @@ def evaluate(
     return 0
 
 
-def _judge(run: Run, episodes: int, which: str, deterministic: bool) -> dict[str, Any]:
+def judge(run: Run, episodes: int, which: str, deterministic: bool) -> dict[str, Any]:
+    """Judge an agent on fresh episodes, the same for every run; nothing is written.
+
+    Args:
+        run: of an agent.
+        episodes: how many.
+        which: `"best"` by evaluation return in training, or `"last"`.
+        deterministic: greedy actions; else sampled ones.
+
+    Returns:
+        What evaluation.json has of it.
+
+    Raises:
+        UserError: nothing whole was saved, or there is nothing to sample.
+    """
     from rl_lab.rl.evaluate import evaluate as evaluate_agent
     from rl_lab.rl.saved import load_agent, recipe_of
     from rl_lab.rl.seeding import FINAL_EVALUATION
@@ -104,9 +120,6 @@ def _judge(run: Run, episodes: int, which: str, deterministic: bool) -> dict[str
     successes = [float(episode.success) for episode in played if episode.success is not None]
     if successes:
         result["success"] = asdict(mean_interval(successes))
-    earlier = run.evaluations
-    earlier[f"{which} {result['actions']}"] = result
-    write_json(run.evaluation_file, earlier)
     return result
 
 
