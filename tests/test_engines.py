@@ -1,6 +1,7 @@
 """Jobs on a real Ray cluster of two processes, and by submitit's executor of this machine."""
 
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -36,7 +37,7 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 
 def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 300
+    end = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -144,3 +145,40 @@ def test_a_missing_package_is_a_sentence(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=rf"needs the extra '{name}': pip install"):
         open_engine(name)
+
+
+SUITE = """
+name: small
+seeds: 2
+episodes: 3
+entries:
+  - recipe: cartpole
+    name: pole
+    overrides: {budget.steps: 8000, evaluation.every: 8000, evaluation.episodes: 2,
+                evaluation.stop_after_solved: null}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [["ray", "cpus=2"], ["slurm", "cluster=local"]])
+def test_a_benchmark_elsewhere_is_stopped_and_goes_on(
+    options: list[str], tmp_path: Path, runs_directory: Path
+) -> None:
+    (tmp_path / "small.yaml").write_text(SUITE)
+    engine, option = options
+    command = [sys.executable, "-m", "rl_lab.cli", "benchmark", "small.yaml", "--engine", engine,
+               "--engine-option", option]  # fmt: skip
+    runs = [Run(runs_directory / "small" / f"pole-seed{seed}") for seed in range(2)]
+    with subprocess.Popen(command, cwd=tmp_path) as process:
+        until(lambda: any(run.metrics_file.exists() for run in runs))
+        time.sleep(1)
+        process.terminate()
+        assert process.wait(600) == 143
+    assert {run.state for run in runs} <= {"stopped", "created"}
+    assert any(run.state == "stopped" for run in runs)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for run in runs:
+        assert run.state == "finished"
+        assert run.evaluations["best greedy"]["return"]["n"] == 3
+    assert any("resumed" in run.metrics_file.read_text() for run in runs)
