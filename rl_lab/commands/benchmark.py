@@ -16,6 +16,7 @@ from rl_lab import benchmark as runner
 from rl_lab import recipes, suites, threads
 from rl_lab.benchmark import Planned
 from rl_lab.commands import kinds
+from rl_lab.commands.report import report as write_report
 from rl_lab.commands.supervision import supervise
 from rl_lab.engines import EngineName, open_engine
 from rl_lab.errors import UserError
@@ -104,6 +105,7 @@ def benchmark(
     if stop.signal is not None:
         print(f"stopped; the same command goes on: {again}", file=sys.stderr)
         return stop.exit_code
+    write_report(str(directory))
     failed = [run.plan.run for run in progress.runs if run.stage != "done"]
     for run in failed:
         reason = inert(run.status.get("reason") or "see its console.log")
