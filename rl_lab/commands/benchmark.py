@@ -18,6 +18,7 @@ from rl_lab.benchmark import Planned
 from rl_lab.commands import kinds
 from rl_lab.commands.report import report as write_report
 from rl_lab.commands.supervision import supervise
+from rl_lab.engines import EngineName, open_engine
 from rl_lab.errors import UserError
 from rl_lab.files import write_atomically
 from rl_lab.rl.trust import grant, granted
@@ -39,6 +40,8 @@ def benchmark(
     seeds: int | None = None,
     jobs: int | None = None,
     name: str | None = None,
+    engine: EngineName = "local",
+    engine_option: list[str] | None = None,
     quiet: Annotated[bool, Parameter(negative=())] = False,
     trust: Annotated[list[str] | None, Parameter(negative=())] = None,
 ) -> int:
@@ -54,9 +57,14 @@ def benchmark(
     seeds
         Seeds of each recipe, from 0 on; as many as the suite says if not given.
     jobs
-        Runs at a time; as many as there are cores if not given.
+        Runs at a time; if not given as many as there are cores, or with a cluster all of them.
     name
         Name of its directory; the suite's if not given.
+    engine
+        Where runs are trained: local, ray (the cluster of RAY_ADDRESS, or one begun here) or slurm.
+    engine_option
+        Of ray: cpus, gpus; of slurm: partition, time (minutes), memory (GB), account, qos,
+        constraint, gpus; each as KEY=VALUE.
     quiet
         Show no progress.
     trust
@@ -77,15 +85,17 @@ def benchmark(
     if Run(directory).recipe_file.exists():
         raise UserError(f"{str(directory)!r} is a run; choose another --name")
     _check_same(planned)
+    opened = open_engine(engine, engine_option or [])
     directory.mkdir(parents=True, exist_ok=True)
     write_atomically(directory / "suite.yaml", recipes.dump(loaded))
     most_threads = max(plan.threads for plan in planned)
-    jobs = jobs or max(1, (os.cpu_count() or 1) // most_threads)
+    here = max(1, (os.cpu_count() or 1) // most_threads)
+    jobs = jobs or (here if engine == "local" else len(planned))
     with Run(directory).lock(), StopRequest() as stop:
         runner.create(planned, sys.argv)
         end_leftovers([plan.run for plan in planned])
         options = [f"--trust={module}" for module in granted()]
-        workers = Workers(runner.jobs(planned, loaded.episodes, options), jobs)
+        workers = Workers(runner.jobs(planned, loaded.episodes, options), jobs, opened)
         progress = SuiteProgress(loaded, planned, jobs)
         supervise(workers, stop, workers.poll, None if quiet else partial(_show, progress))
     progress.refresh()
