@@ -51,7 +51,7 @@ app.command(
 app.command(
     "rl_lab.commands.report:report",
     name="report",
-    help="Write one run's report: a self-contained HTML page.",
+    help="Write the report of runs, groups or a suite: one HTML page, and JSON.",
 )
 app.command(
     "rl_lab.commands.compare:compare_groups",
@@ -76,7 +76,7 @@ app.command(
 app.command(
     "rl_lab.commands.export:export",
     name="export",
-    help="Write a trained agent as a zip of Stable-Baselines3.",
+    help="Write tables of runs (Parquet, CSV), or an agent (zip of SB3, ONNX).",
 )
 app.command(
     "rl_lab.commands.import_:import_",

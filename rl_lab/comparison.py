@@ -11,6 +11,7 @@ from typing import Any
 
 from rl_lab.errors import UserError
 from rl_lab.language_evaluation import mapping
+from rl_lab.recipe_differences import flat
 from rl_lab.results import NAMELY, Group, Measure
 from rl_lab.statistics import (
     Interval,
@@ -148,16 +149,6 @@ def differences(one: Group, other: Group) -> list[str]:
         mine, theirs = (_made_with(group, what) for group in (one, other))
         if mine != theirs:
             found.append(f"{what}: {_listed(mine)} and {_listed(theirs)}")
-    return found
-
-
-def flat(data: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, by dotted key."""
-    if not isinstance(data, Mapping) or not data:
-        return {prefix: data} if prefix else {}
-    found: dict[str, Any] = {}
-    for key, value in data.items():
-        found |= flat(value, f"{prefix}.{key}" if prefix else str(key))
     return found
 
 

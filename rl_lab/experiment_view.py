@@ -122,6 +122,8 @@ class ExperimentView:
         started = view.status.get("started", view.status.get("created"))
         if not isinstance(started, int | float) or not started:
             return view.elapsed
+        if self.stage_state(name) == "reused":  # its last heartbeat is when it was taken
+            return view.elapsed
         running = self.stage_state(name) == "running"
         ended = time.time() if running else view.status.get("heartbeat", started)
         resumed = view.elapsed > ended - started  # `started` is of the last start

@@ -11,6 +11,7 @@ from rl_lab.drawing import STATE_STYLES, WIDE, duration, newest, sparkline
 from rl_lab.experiment_view import ExperimentView
 from rl_lab.metrics import numbers_of
 from rl_lab.run_view import RunView
+from rl_lab.statistics import runs_interval
 from rl_lab.text import inert_text, short
 
 
@@ -56,7 +57,7 @@ def experiments(views: Sequence[ExperimentView], width: int) -> Panel:
     if any(gains):
         columns["gain"] = [Text(f"{gain.mean:+.2f} SD" if gain else "–") for gain in gains]
         known = [gain.mean for gain in gains if gain]
-        footers["gain"] = f"{sum(known) / len(known):+.2f} ({len(known)})"
+        footers["gain"] = _mean([[gain] for gain in known])
     warnings = [view.warnings for view in views]
     if wide:
         columns["left"] = [_left(view.stage) if view.stage else Text() for view in views]
@@ -88,7 +89,7 @@ def _panel(
     shared = f"{groups.pop()}-" if len(groups) == 1 else ""  # `cartpole-` of its seeds
     table = Table(expand=True, box=None, padding=(0, 1), show_footer=len(names) > 1)
     cells = {"run": [inert_text(name.removeprefix(shared)) for name in names], **columns}
-    footers = {"run": "mean (n)", **footers}
+    footers = {"run": "mean ± 95 % (n)", **footers}
     for name, column in cells.items():
         wordy = name in ("run", "state", "stage", "gold's course", "warnings")
         footer = footers.get(name, "")
@@ -142,5 +143,10 @@ def _gold(view: ExperimentView) -> list[float]:
 
 
 def _mean(courses: Sequence[Sequence[float]]) -> str:
+    """Mean over the runs that have one, with half the width of its 95 % interval; and their n."""
     last = [course[-1] for course in courses if course]
-    return f"{short(sum(last) / len(last))} ({len(last)})" if last else "–"
+    if not last:
+        return "–"
+    interval = runs_interval(last)
+    half = f"±{short(interval.high - interval.mean)}" if len(last) > 1 else ""
+    return f"{short(interval.mean)}{half} ({len(last)})"

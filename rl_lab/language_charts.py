@@ -9,7 +9,7 @@ import jinja2
 from rl_lab import language_vitals
 from rl_lab.experiment_view import ExperimentView
 from rl_lab.figures import BLUE, COLOURS, GREEN, GREY, ORANGE, svg
-from rl_lab.language_evaluation import estimate, mapping, number
+from rl_lab.language_evaluation import estimate, mapping, number, rows
 from rl_lab.metrics import Record, numbers_of
 from rl_lab.text import inert
 
@@ -139,11 +139,12 @@ def _lines(
     ]
 
 
-def accuracy_by_margin(table: Sequence[dict[str, Any]]) -> Markup | None:
+def accuracy_by_margin(table: Sequence[dict[str, Any]], name: str = "margin") -> Markup | None:
     """Reward model, baseline and people, by how clear people's preference is.
 
     Args:
         table: rows of bins as of `language_report.accuracy_table`.
+        name: of the chart.
     """
     if not table:
         return None
@@ -169,24 +170,38 @@ def accuracy_by_margin(table: Sequence[dict[str, Any]]) -> Markup | None:
         )
         axes.set_xlabel("difference of mean ratings")
 
-    return svg("margin", "agreement with people", draw, SIZE)
+    return svg(name, "agreement with people", draw, SIZE)
 
 
-def reliability(rows: Sequence[dict[str, Any]]) -> Markup | None:
-    """What the reward model says of a preference's chance, against how people voted."""
-    points = [
-        (said, seen)
-        for row in rows
-        if (said := number(row.get("predicted"))) is not None
-        and (seen := number(row.get("observed"))) is not None
-    ]
-    if not points:
+def reliability(tables: Sequence[Any], name: str = "reliability") -> Markup | None:
+    """What reward models say of a preference's chance, against how people voted.
+
+    Args:
+        tables: of each run, rows of `predicted` and `observed`; the file may be damaged.
+        name: of the chart.
+    """
+    courses = []
+    for table in tables:
+        points = [
+            (said, seen)
+            for row in rows(table)
+            if (said := number(row.get("predicted"))) is not None
+            and (seen := number(row.get("observed"))) is not None
+        ]
+        courses += [points] if points else []
+    if not courses:
         return None
 
     def draw(axes: Any) -> None:
         axes.plot([0.5, 1], [0.5, 1], color=GREY, linestyle=":", label="calibrated")
-        axes.plot(*zip(*points, strict=True), color=GREEN, marker="o", label="reward model")
+        several = len(courses) > 1
+        label = "reward model of each seed" if several else "reward model"
+        for index, points in enumerate(courses):
+            axes.plot(*zip(*points, strict=True), color=GREEN, marker="o",
+                      markersize=3 if several else 6, linewidth=0.8 if several else 1.5,
+                      alpha=0.6 if several else 1,
+                      label=None if index else label)  # fmt: skip
         axes.set_xlabel("predicted")
         axes.set_ylabel("observed")
 
-    return svg("reliability", "calibration", draw, SIZE)
+    return svg(name, "calibration", draw, SIZE)

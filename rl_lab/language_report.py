@@ -10,7 +10,6 @@ from rl_lab import language_charts, language_vitals
 from rl_lab.drawing import duration
 from rl_lab.experiment_view import ExperimentView
 from rl_lab.language_evaluation import Estimate, estimate, mapping, number, rows
-from rl_lab.metrics import Record
 from rl_lab.plain_json import read_object
 
 LONGEST_CARD = 100_000
@@ -31,25 +30,14 @@ def content(experiment: ExperimentView) -> dict[str, Any]:
         ],
         "evaluation": experiment.evaluation,
         "warnings": language_vitals.warnings(experiment.ppo, experiment.kl_section),
-        "samples": _samples(experiment),
+        "samples": samples(experiment),
         "reward": _reward(experiment.run.path / "reward" / "report.json"),
         "card": _text(experiment.run.path / "data" / "card.md"),
         "against_kl": language_charts.against_kl(experiment),
         "course": language_charts.course(experiment),
         "pretraining": language_charts.pretraining(experiment),
         "reward_training": language_charts.reward_training(experiment),
-        "events": _events(experiment),
     }
-
-
-def _events(experiment: ExperimentView) -> list[Record]:
-    """The experiment's, and of its stages what somebody should know; `event` names the stage."""
-    found = [event | {"level": event.get("level", "")} for event in experiment.whole.events]
-    for name, view in experiment.stages.items():
-        for event in view.events if view else ():
-            if event.get("level") in ("warning", "error"):
-                found.append(event | {"event": f"{name}: {event['event']}"})
-    return [event | {"message": event.get("message", "")} for event in found]
 
 
 def _result(experiment: ExperimentView, name: str) -> str:
@@ -70,7 +58,7 @@ def _result(experiment: ExperimentView, name: str) -> str:
     return ""
 
 
-def _samples(experiment: ExperimentView) -> list[dict[str, Any]]:
+def samples(experiment: ExperimentView) -> list[dict[str, Any]]:
     """Prompts with both completions, each with what it earned; empty where not evaluated."""
     if experiment.evaluation is None:
         return []
@@ -114,7 +102,7 @@ def _reward(path: Path) -> dict[str, Any] | None:
     accuracy = mapping(ensemble.get("accuracy"))
     if not accuracy:
         return None
-    calibration = mapping(ensemble.get("calibration"))
+    against, calibration = calibration_of(ensemble)
     length = mapping(ensemble.get("length"))
     table = accuracy_table(report)
     return {
@@ -124,18 +112,31 @@ def _reward(path: Path) -> dict[str, Any] | None:
         "table": table,
         "ece": number(calibration.get("ece")),
         "brier": number(calibration.get("brier")),
-        "against": str(calibration.get("against", "")),
+        "against": against,
         "length_correlation": number(length.get("score_correlation")),
         "length_matched": estimate(length.get("matched")),
         "charts": [
             chart
             for chart in (
                 language_charts.accuracy_by_margin([row for row in table if row["bin"]]),
-                language_charts.reliability(rows(calibration.get("reliability"))),
+                language_charts.reliability([calibration.get("table")]),
             )
             if chart is not None
         ],
     }
+
+
+def calibration_of(ensemble: Any) -> tuple[str, dict[str, Any]]:
+    """How a reward model's chances fit: to votes, or where these are unknown, to sides.
+
+    Returns:
+        What it is held against, in words; and `ece`, `brier`, `table` as they were written.
+    """
+    found = mapping(mapping(ensemble).get("calibration"))
+    votes = mapping(found.get("votes"))
+    if votes:
+        return "share of votes", votes
+    return "side that people prefer", mapping(found.get("preference"))
 
 
 def accuracy_table(report: dict[str, Any]) -> list[dict[str, Any]]:
@@ -147,7 +148,7 @@ def accuracy_table(report: dict[str, Any]) -> list[dict[str, Any]]:
     """
     found = [mapping(mapping(report.get(who)).get("accuracy")) for who in ("ensemble", "baseline")]
     ceilings: dict[tuple[float, float | None], dict[str, Any]] = {}
-    for row in rows(mapping(report.get("ceiling")).get("by_margin")):
+    for row in rows(report.get("ceiling")):
         low, high = (_at(row.get("margin"), index) for index in (0, 1))
         if low is not None:
             ceilings[low, _open(high)] = row

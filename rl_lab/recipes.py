@@ -234,12 +234,12 @@ def fields(recipe_type: type[BaseModel], prefix: str = "") -> Iterator[tuple[str
     """Yield every key of a recipe, dotted, with the docstring it was declared with."""
     for name, field in recipe_type.model_fields.items():
         yield f"{prefix}{name}", " ".join((field.description or "").split())
-        section = _section_of(field.annotation)
+        section = section_of(field.annotation)
         if section is not None:
             yield from fields(section, f"{prefix}{name}.")
 
 
-def _section_of(annotation: Any) -> type[BaseModel] | None:
+def section_of(annotation: Any) -> type[BaseModel] | None:
     """The section a field holds, also when it may be null (`Section | None`)."""
     candidates = [annotation, *getattr(annotation, "__args__", ())]
     for candidate in candidates:

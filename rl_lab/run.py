@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_lab import recipes
+from rl_lab.cost import Meter
 from rl_lab.errors import UserError, nearest
 from rl_lab.files import StorageError, is_file, write_atomically, write_json, writing
 from rl_lab.plain_json import read_object
@@ -57,7 +58,7 @@ _KINDS: dict[str, Callable[[Any], bool]] = {
     "state": _is_text, "stage": _is_text, "unit": _is_text, "host": _is_text,
     "reason": _is_text_or_null, "step": _is_count, "budget": _is_count, "pid": _is_count,
     "created": _is_time, "started": _is_time, "heartbeat": _is_time, "wall": _is_time,
-    "cpu_seconds": _is_time,
+    "cpu_seconds": _is_time, "energy_joules": _is_time,
     "best": _is_best,
 }  # fmt: skip
 """What each key of a status must be to be believed."""
@@ -83,7 +84,7 @@ class Run:
         self.evaluation_file = path / "evaluation.json"
         self.report_file = path / "report.html"
         self._lock_file = path / "lock"
-        self._cpu_of_others: float | None = None
+        self._meter: Meter | None = None
 
     @property
     def name(self) -> str:
@@ -173,12 +174,13 @@ class Run:
     def update_status(self, **changes: Any) -> None:
         """Change some keys of status.json; the heartbeat is set to now.
 
+        While this process trains the run, what it costs is kept up as well (`rl_lab.cost`).
+
         Raises:
             StorageError: it cannot be written; the old one stays.
         """
-        if self._cpu_of_others is not None:
-            changes["cpu_seconds"] = round(self._cpu_of_others + _cpu_seconds(), 2)
-        status = self.status | changes | {"heartbeat": time.time()}
+        spent = self._meter.reading() if self._meter else {}
+        status = self.status | changes | spent | {"heartbeat": time.time()}
         write_json(self.path / "status.json", status)
 
     def start(self, budget: int, step: int, best: dict[str, float] | None) -> None:
@@ -189,11 +191,10 @@ class Run:
             step: where it starts: 0, or its checkpoint's step.
             best: `return` and `step` of the best evaluation up to there.
 
-        From here on, `cpu_seconds` of the status counts what this process and its children use,
-        after what others used for the run before it.
+        From here on, the status counts what this process and its children take, after what others
+        took for the run before it (`rl_lab.cost`).
         """
-        if self._cpu_of_others is None:
-            self._cpu_of_others = self.status.get("cpu_seconds", 0.0) - _cpu_seconds()
+        self._meter = self._meter or Meter(self.status)  # one that rolls back starts twice
         self.update_status(
             state="running",
             step=step,
@@ -274,12 +275,6 @@ class Run:
             return None
         text = self._lock_file.read_text(encoding="utf-8", errors="replace")
         return int(text) if text.isascii() and text.isdigit() else None
-
-
-def _cpu_seconds() -> float:
-    """CPU time of this process and of its children that have ended."""
-    used = os.times()
-    return used.user + used.system + used.children_user + used.children_system
 
 
 def check_name(name: str) -> None:

@@ -319,12 +319,15 @@ def reward_report(rng: random.Random) -> dict[str, Any]:
                 ],
             },
             "calibration": {
-                "against": "share of votes", "ece": 0.031, "brier": 0.142,
-                "reliability": [
-                    {"from": 0.5 + i / 20, "to": 0.55 + i / 20, "predicted": 0.525 + i / 20,
-                     "observed": 0.52 + i / 21, "n": 400 - 20 * i}
-                    for i in range(10)
-                ],
+                "votes": {
+                    "ece": 0.031, "brier": 0.142,
+                    "table": [
+                        {"from": 0.5 + i / 20, "to": 0.55 + i / 20, "predicted": 0.525 + i / 20,
+                         "observed": 0.52 + i / 21, "n": 400 - 20 * i}
+                        for i in range(10)
+                    ],
+                },
+                "preference": {"ece": 0.044, "brier": 0.156, "table": []},
             },
             "length": {"score_correlation": 0.08, "matched": interval(0.77, 0.02, 900)},
         }  # fmt: skip
@@ -343,7 +346,7 @@ def reward_report(rng: random.Random) -> dict[str, Any]:
     return {
         "members": [judged(-0.01), judged(-0.012), judged(-0.008)], "ensemble": judged(0.0),
         "baseline": {"what": "TF-IDF"} | judged(-0.009), "intervals": "Wilson, 95 %",
-        "ceiling": {"by_margin": ceiling, "all": None}, "dropped": {"longer than max_tokens": 3},
+        "ceiling": ceiling, "dropped": {"longer than max_tokens": 3},
     }  # fmt: skip
 
 

@@ -196,7 +196,7 @@ def test_cpu_time_is_summed_over_the_processes_that_trained_a_run(
 ) -> None:
     first, second = Run(tmp_path), Run(tmp_path)
     used = iter([10.0, 12.5, 100.0, 103.0, 104.0, 105.0])
-    monkeypatch.setattr("rl_lab.run._cpu_seconds", lambda: next(used))
+    monkeypatch.setattr("rl_lab.cost.own_cpu_seconds", lambda: next(used))
     first.start(100, 0, None)
     assert first.status["cpu_seconds"] == 2.5
     second.start(100, 50, None)  # another process, which had used 100 s for something else

@@ -6,6 +6,7 @@ from typing import Any
 
 from rl_lab import recipes
 from rl_lab.files import StorageError
+from rl_lab.recipe_differences import Flat, defaults, differences, flat
 from rl_lab.recipes import Section
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.rlhf.recipe import LanguageRecipe
@@ -45,6 +46,20 @@ def load(name: str, overrides: Mapping[str, Any] | None = None) -> tuple[Kind, R
     kind = kind_of(recipes.override(data, overrides or {}))
     loaded: Any = recipes.load(kind.recipe, name, overrides)
     return kind, loaded
+
+
+def differences_to_default(recipe: Mapping[str, Any]) -> tuple[str, list[Flat]]:
+    """In what a run's recipe differs from the built-in one of its name, or from the defaults.
+
+    Returns:
+        What it is held against, and the differences as of `recipe_differences.differences`.
+    """
+    schema, name = kind_of(recipe).recipe, recipe.get("name")
+    if name in recipes.built_in_names() and kind_of(recipes.read(name)[2]).recipe is schema:
+        built_in = recipes.load(schema, str(name)).model_dump(mode="json")
+        return f"the built-in recipe {name}", differences(flat(recipe), flat(built_in))
+    required = frozenset(key for key, _ in recipes.fields(schema))
+    return "the defaults", differences(flat(recipe), defaults(schema), required)
 
 
 def _check_agent(recipe: AgentRecipe, name: str, whole: bool) -> tuple[str, ...]:

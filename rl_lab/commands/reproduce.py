@@ -4,6 +4,7 @@ import json as json_module
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -16,6 +17,7 @@ from rl_lab.commands.supervision import supervise
 from rl_lab.errors import UserError
 from rl_lab.experiment_view import view_of
 from rl_lab.files import is_there, write_json
+from rl_lab.follow import follow
 from rl_lab.language_evaluation import mapping, number
 from rl_lab.plain_json import read_object
 from rl_lab.results import JUDGED
@@ -79,7 +81,8 @@ def reproduce(
     commands = _commands(again, recipe, episodes)
     workers = Workers([Job(again, commands)] if commands else [], 1)
     with StopRequest() as stop:
-        supervise(workers, stop, workers.poll, None if quiet or json else [view_of(again)])
+        show = None if quiet or json else partial(follow, [view_of(again)])
+        supervise(workers, stop, workers.poll, show)
         if stop.signal is not None:
             print(
                 f"stopped; go on: rl-lab reproduce {inert(run)} --name {again.name}",

@@ -1,11 +1,8 @@
 """Waiting for workers: showing their runs meanwhile, and passing on what asks them to end."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-from rich.console import Console
-
-from rl_lab.dashboard import View
 from rl_lab.signals import StopRequest
 from rl_lab.workers import Workers
 
@@ -14,9 +11,7 @@ def supervise(
     workers: Workers,
     stop: StopRequest,
     more: Callable[[], bool],
-    views: Sequence[View] | None,
-    console: Console | None = None,
-    heading: Callable[[], str] | None = None,
+    show: Callable[[Callable[[], bool]], None] | None,
 ) -> None:
     """Wait until workers are done; the first signal asks them to end, a second Ctrl-C ends them.
 
@@ -24,9 +19,8 @@ def supervise(
         workers: at work; none is left behind, whatever goes wrong.
         stop: entered by the caller, who says how the command ends.
         more: asked again and again; polls the workers, and says whether there is more to come.
-        views: of the runs, which `more` may change; None: show nothing.
-        console: where; standard output if not given.
-        heading: a line above the runs, on a terminal.
+        show: shows how far they are for as long as what it is given, asked now and then, says so;
+            None: show nothing.
     """
 
     def going_on() -> bool:
@@ -35,13 +29,11 @@ def supervise(
         return more()
 
     try:
-        if views is None:
+        if show is not None:
+            show(going_on)
+        else:
             while going_on():
                 time.sleep(0.2)
-        else:
-            from rl_lab.follow import follow
-
-            follow(views, going_on, console, heading)
     except KeyboardInterrupt:
         workers.kill()
     finally:

@@ -4,6 +4,7 @@ import json as json_module
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +18,7 @@ from rl_lab.commands.supervision import supervise
 from rl_lab.commands.sweep_tables import show
 from rl_lab.errors import UserError, nearest
 from rl_lab.files import is_file, write_atomically
+from rl_lab.follow import follow
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.rl.trust import grant, granted
 from rl_lab.run import Run, check_name, runs_directory
@@ -234,8 +236,8 @@ def _run(
             directory, section, measure, recipe.seed,
             lambda values: _changed(kind, whole, values), jobs, options, say,
         )  # fmt: skip
-        views = None if quiet else course.views
-        supervise(course.workers, stop, course.more, views, console, course.heading)
+        live = partial(follow, course.views, console=console, heading=course.heading)
+        supervise(course.workers, stop, course.more, None if quiet else live)
         if stop.signal is not None:
             print(f"stopped; go on: rl-lab sweep --resume {inert(directory)}", file=sys.stderr)
             return stop.exit_code

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ from rl_lab.commands.supervision import supervise
 from rl_lab.errors import UserError
 from rl_lab.experiment_view import ExperimentView, view_of
 from rl_lab.files import writing
+from rl_lab.follow import follow
 from rl_lab.metrics import read_metrics
 from rl_lab.rl.trust import grant, granted
 from rl_lab.run import Run, check_name, fresh_names, runs_directory
@@ -181,8 +183,8 @@ def _train_side_by_side(runs: list[Run], jobs: int, quiet: bool, json: bool, fre
     options = ["--fresh"] * fresh + [f"--trust={name}" for name in granted()]
     workers = Workers([Job(run, [training(run, options)]) for run in runs], jobs)
     with StopRequest() as stop:
-        views = None if quiet else [view_of(run) for run in runs]
-        supervise(workers, stop, workers.poll, views)
+        show = None if quiet else partial(follow, [view_of(run) for run in runs])
+        supervise(workers, stop, workers.poll, show)
         _report_results(runs, json)
         if stop.signal is not None:
             return stop.exit_code
