@@ -62,7 +62,8 @@ def _contenders(contenders: list[dict[str, Any]]) -> Table:
 def _table(first: str, *others: str) -> Table:
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     for name in (first, *others):
-        table.add_column(Text(name.rpartition(".")[2]), overflow="fold")
+        shown = name.rpartition(".")[2]
+        table.add_column(Text(shown), min_width=len(shown), overflow="fold")
     return table
 
 
