@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rl_lab.engines import EngineName, open_engine
@@ -96,6 +97,21 @@ def test_stopping_lets_runs_save(
     assert console(run) == "begun\nsaved\n"
     assert workers.failed == []
     assert not (waiting.path / "console.log").exists()
+
+
+def test_killing_ends_the_command_too(
+    engine: Engine, make_recipe: MakeRecipe, make_run: MakeRun
+) -> None:
+    run = make_run(make_recipe("cartpole"))
+    sleeps = [
+        sys.executable,
+        "-c",
+        "import os, time; print(os.getpid(), flush=True); time.sleep(900)",
+    ]
+    workers = Workers([Job(run, [sleeps])], at_a_time=1, engine=engine)
+    until(lambda: workers.poll() and (run.path / "console.log").exists() and console(run))
+    workers.kill()
+    until(lambda: not psutil.pid_exists(int(console(run))))
 
 
 @pytest.mark.parametrize("name", ["ray", "slurm"])
