@@ -95,7 +95,7 @@ def _each_once(found: Iterable[str | None]) -> list[str]:
 def cost_of(view: View) -> Cost:
     """What a run took; an experiment, what its stages took, also those it did not run itself."""
     if isinstance(view, RunView):
-        return cost.of_status(view.status, view.elapsed)
+        return cost.of_status(view.status, view.elapsed or None)
     return cost.total(
         cost.of_status(stage.status, view.stage_seconds(name))
         for name, stage in view.stages.items()
@@ -104,8 +104,9 @@ def cost_of(view: View) -> Cost:
 
 
 def cost_of_all(views: Sequence[View]) -> dict[str, Any]:
-    """The sum over runs, as plain data."""
-    return dataclasses.asdict(cost.total(cost_of(view) for view in views))
+    """The sum over the runs that have begun, as plain data."""
+    begun = [found for view in views if (found := cost_of(view)).wall_seconds is not None]
+    return dataclasses.asdict(cost.total(begun))
 
 
 # --- what went wrong -----------------------------------------------------------------------------

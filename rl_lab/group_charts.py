@@ -11,7 +11,7 @@ from rl_lab.figures import BLUE, GREEN, GREY, ORANGE, svg
 from rl_lab.language_evaluation import estimate
 
 Markup = jinja2.filters.Markup
-WIDE, SMALL = (8.0, 3.6), language_charts.SIZE
+WIDE, SMALL = (6.8, 3.5), language_charts.SIZE
 THIN: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.45}
 """One seed among several."""
 
@@ -52,7 +52,8 @@ def _learning(axes: Any, group: dict[str, Any]) -> None:
         axes.axhline(group["target"], color=GREEN, linewidth=1, linestyle="--", label="target")
     if group["references"]:
         axes.axhline(group["references"][0]["value"], color=ORANGE, linewidth=1, linestyle=":",
-                     label="published")  # fmt: skip
+                     label="published" if group["standing"]["against"]
+                     else "published, of other conditions")  # fmt: skip
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return of evaluations in training")
 

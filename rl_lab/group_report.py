@@ -19,13 +19,14 @@ from rl_lab.results import Group
 from rl_lab.run_view import RunView
 from rl_lab.statistics import (
     aggregate_interval,
+    few_runs,
     iqm,
     mean,
-    mean_interval,
     median,
     optimality_gap,
     performance_profile,
     probability_of_improvement,
+    runs_interval,
 )
 from rl_lab.suites import Entry, Reference, Suite
 
@@ -49,8 +50,10 @@ def content(
     Returns:
         `title`, `description`, `written`, `groups` (see `_group`), `across` (see `_across`).
     """
-    views = [[view_of(result.run) for result in group.results] for group in groups]
     entries = {entry.label: entry for entry in suite.entries} if suite else {}
+    places = {label: place for place, label in enumerate(entries)}
+    groups = sorted(groups, key=lambda group: places.get(group.name, len(places)))
+    views = [[view_of(result.run) for result in group.results] for group in groups]
     behind = [background.background(some, compare) for some in views]
     references = [
         _references(group, entries.get(group.name), about["differences"])
@@ -119,7 +122,7 @@ def _group(
             for result, view in zip(group.results, views, strict=True)
         ],
         "iqm": asdict(aggregate_interval([scores])) if scores else None,
-        "mean": asdict(mean_interval(scores)) if scores else None,
+        "mean": asdict(runs_interval(scores)) if scores else None,
         "references": [reference.model_dump() for reference in references],
         "standing": {
             "word": standing.word,
@@ -149,8 +152,9 @@ def _across(
     """Aggregates of normalised scores: 0 is what random actions get, 1 what was published.
 
     Returns:
-        `tasks`, `left_out` (groups of which no scale is known, or no run was judged), `iqm`,
-        `mean`, `median`, `optimality_gap`, `profile`, and `improvement`: how likely a run is above
+        `tasks`, `left_out` (groups of which no scale is known, or no run was judged), `warning`,
+        `normalised` (scores by task), `iqm`, `mean`, `median`, `optimality_gap`, `profile`, and
+        `improvement`: how likely a run is above
         the published value, over the tasks where that is comparable (None without any). None
         unless two tasks have a scale.
     """
@@ -176,6 +180,7 @@ def _across(
     return {
         "tasks": list(tasks),
         "left_out": [group.name for group in groups if group.name not in tasks],
+        "warning": few_runs(min(map(len, normalised))),
         "normalised": tasks,
         **{
             name: asdict(aggregate_interval(normalised, statistic))

@@ -148,7 +148,7 @@ def accuracy_table(report: dict[str, Any]) -> list[dict[str, Any]]:
     """
     found = [mapping(mapping(report.get(who)).get("accuracy")) for who in ("ensemble", "baseline")]
     ceilings: dict[tuple[float, float | None], dict[str, Any]] = {}
-    for row in rows(mapping(report.get("ceiling")).get("by_margin")):
+    for row in rows(report.get("ceiling")):
         low, high = (_at(row.get("margin"), index) for index in (0, 1))
         if low is not None:
             ceilings[low, _open(high)] = row

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rl_lab.statistics import Interval, few_runs, holm_confidences, paired_difference
+from rl_lab.statistics import FEW, Interval, few_runs, holm_confidences, paired_difference
 from rl_lab.suites import Reference
 from rl_lab.text import short
 
@@ -29,10 +29,10 @@ class Standing:
 def standings(groups: Sequence[tuple[Sequence[float], Sequence[Reference]]]) -> list[Standing]:
     """Hold groups against published values, all at once.
 
-    `met` and `below` are said only where the interval of the mean (Student's t, with Holm's
-    correction for as many groups as are held against a value) lies on one side of the value. A
-    published value counts as exact, though it is a mean, often of one run: where that matters, it
-    is said beside it.
+    `met` and `below` are said only where there are at least two runs, and the interval of their
+    mean (Student's t, with Holm's correction for as many groups as are held against a value) lies
+    on one side of the value. A published value counts as exact, though it is a mean, often of one
+    run: it is said beside it of how many.
 
     Args:
         groups: of each, one score a run (higher is better), and what was published, the value to
@@ -72,18 +72,18 @@ def _standing(
         said = "what was published is of other conditions"
         return Standing("not comparable", said, None, None, warning)
     if confidence is None:
-        said = f"one run of {short(scores[0])} beside {short(reference.value)}"
+        said = f"one run of {short(scores[0])} against {short(reference.value)}"
         return Standing("cannot tell", said, None, reference, warning)
     apart = paired_difference(scores, [reference.value] * len(scores), confidence)
     word: Word = "met" if apart.low >= 0 else "below" if apart.high < 0 else "cannot tell"
-    way = "above" if apart.mean >= 0 else "below"
+    if len(set(scores)) == 1 and len(scores) < FEW:
+        word = "cannot tell"  # too few to take it that others are equal as well
     ends = f"[{_signed(apart.low)}, {_signed(apart.high)}]"
-    said = f"{short(abs(apart.mean))} {way} {short(reference.value)}, interval {ends}"
-    if word == "cannot tell":
-        said += ", which holds both"
+    said = f"against {short(reference.value)}, a difference of {_signed(apart.mean)} {ends}"
     interval = Interval(apart.mean, apart.low, apart.high, apart.n)
     return Standing(word, said, interval, reference, warning)
 
 
 def _signed(value: float) -> str:
-    return f"{'+' if value >= 0 else '−'}{short(abs(value))}"
+    sign = "+" if value > 0 else "−" if value < 0 else ""
+    return f"{sign}{short(abs(value))}"

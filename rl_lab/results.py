@@ -37,8 +37,10 @@ class Measure:
     """How it is written; None: to so many digits as its size asks for."""
 
     def said(self, interval: Interval) -> str:
-        """Write an interval: `0.76 [0.71, 0.81]`."""
+        """Write an interval: `0.76 [0.71, 0.81]`; of one run, its value alone."""
         write = short if self.form is None else self.form.format
+        if interval.n == 1:
+            return write(interval.mean)
         return f"{write(interval.mean)} [{write(interval.low)}, {write(interval.high)}]"
 
 

@@ -13,8 +13,8 @@ from rich.text import Text
 from rl_lab.benchmark import Planned, judged
 from rl_lab.drawing import BLOCKS, duration
 from rl_lab.errors import UserError
-from rl_lab.results import result_of
-from rl_lab.statistics import mean_interval
+from rl_lab.results import Measure, result_of
+from rl_lab.statistics import runs_interval
 from rl_lab.suites import Entry, Suite
 from rl_lab.text import inert, inert_text, short
 
@@ -169,8 +169,7 @@ def _cell(run: RunProgress) -> tuple[str, str]:
 def _said(scores: Sequence[float]) -> Text:
     if not scores:
         return Text("–")
-    found = mean_interval(scores)
-    return Text(f"{short(found.mean)} [{short(found.low)}, {short(found.high)}]")
+    return Text(Measure("score").said(runs_interval(scores)))
 
 
 def _published(entry: Entry) -> str:

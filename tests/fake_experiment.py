@@ -346,7 +346,7 @@ def reward_report(rng: random.Random) -> dict[str, Any]:
     return {
         "members": [judged(-0.01), judged(-0.012), judged(-0.008)], "ensemble": judged(0.0),
         "baseline": {"what": "TF-IDF"} | judged(-0.009), "intervals": "Wilson, 95 %",
-        "ceiling": {"by_margin": ceiling, "all": None}, "dropped": {"longer than max_tokens": 3},
+        "ceiling": ceiling, "dropped": {"longer than max_tokens": 3},
     }  # fmt: skip
 
 

@@ -98,8 +98,14 @@ def test_a_suite_that_is_not_sound_is_a_sentence(
 def test_a_suite_that_is_not_there_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_benchmark("clasic-control") == 2
     assert "did you mean 'classic-control'?" in capsys.readouterr().err
-    assert run_benchmark("smoke", "--seeds", "0") == 2
-    assert "--seeds 0" in capsys.readouterr().err
+    for option, value in (
+        ("--seeds", "0"),
+        ("--jobs", "-1"),
+        ("--name", "../x"),
+        ("--name", "a/b"),
+    ):
+        assert run_benchmark("smoke", option, value) == 2
+        assert value in capsys.readouterr().err
 
 
 def test_finished_runs_are_kept_and_only_what_is_missing_is_done(

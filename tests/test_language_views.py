@@ -14,6 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from rl_lab import language_vitals
+from rl_lab.commands.kinds import differences_to_default
 from rl_lab.commands.runs import runs
 from rl_lab.dashboard import View, plain_line, render
 from rl_lab.errors import UserError
@@ -175,7 +176,7 @@ def test_a_damaged_experiment_is_shown_and_reported(damage: str, runs_directory:
     (run.path / "ppo" / "recipe.yaml").write_text("a: [")
     assert text_of([view_of(run)])
     assert plain_line(view_of(run))
-    assert write_report(run).is_file()
+    assert write_report(run, differences_to_default).is_file()
 
 
 def test_an_experiment_that_has_not_begun_is_shown(runs_directory: Path) -> None:
@@ -184,7 +185,9 @@ def test_an_experiment_that_has_not_begun_is_shown(runs_directory: Path) -> None
     )
     run = Run.create("x", recipe, ["test"], 0, 1)
     assert "nothing has begun" in text_of([view_of(run)])
-    assert "Not evaluated yet" in write_report(run).read_text(encoding="utf-8")
+    assert "Not evaluated yet" in write_report(run, differences_to_default).read_text(
+        encoding="utf-8"
+    )
 
 
 # --- warnings ------------------------------------------------------------------------------------
@@ -281,7 +284,9 @@ def test_runs_lists_experiments(
 
 
 def test_the_report_says_what_was_found_escapes_and_fetches_nothing(runs_directory: Path) -> None:
-    page = write_report(fake.build(runs_directory)).read_text(encoding="utf-8")
+    page = write_report(fake.build(runs_directory), differences_to_default).read_text(
+        encoding="utf-8"
+    )
     for words in (
         "+1.12 standard deviations", "[+1.01, +1.23]", "2.31 nats", "81%", "95%", "best of 64",
         "0.868", "0.954", "ECE) 0.031", "licence: MIT", "held-out loss", "rl-lab train",
@@ -303,7 +308,7 @@ def test_the_report_says_what_was_found_escapes_and_fetches_nothing(runs_directo
 def test_a_report_is_of_an_experiment_not_of_a_stage(runs_directory: Path) -> None:
     run = fake.build(runs_directory)
     with pytest.raises(UserError, match="its experiment has the report"):
-        write_report(Run(run.path / "ppo"))
+        write_report(Run(run.path / "ppo"), differences_to_default)
 
 
 def test_an_evaluation_is_read_with_care() -> None:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 
+from rl_lab.commands.kinds import differences_to_default
 from rl_lab.metrics import MetricLog
 from rl_lab.report import write_report
 from rl_lab.rl.recipe import AgentRecipe
@@ -20,7 +21,7 @@ def test_a_report_escapes_what_a_run_says(
         log.log(10, {"eval/mean_reward": 2.0, "eval/std_reward": 0.5})
         log.event(10, HOSTILE, HOSTILE, "warning")
     run.update_status(state="failed", reason=HOSTILE)
-    page = write_report(run).read_text(encoding="utf-8")
+    page = write_report(run, differences_to_default).read_text(encoding="utf-8")
     assert "<script" not in page
     assert "\x1b" not in page
     assert page.count("&lt;script&gt;") >= 3
@@ -30,7 +31,9 @@ def test_a_report_escapes_what_a_run_says(
 def test_a_report_fetches_nothing(
     make_recipe: Callable[..., AgentRecipe], make_run: Callable[..., Run]
 ) -> None:
-    page = write_report(make_run(make_recipe("cartpole"))).read_text(encoding="utf-8")
+    page = write_report(make_run(make_recipe("cartpole")), differences_to_default).read_text(
+        encoding="utf-8"
+    )
     assert not re.findall(r"(?:src|href)\s*=\s*[\"']?(?:https?:)?//", page)
     assert not re.findall(r"url\(\s*[\"']?(?!#)", page)
     assert "Not evaluated yet" in page

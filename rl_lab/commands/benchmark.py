@@ -77,8 +77,8 @@ def benchmark(
     loaded = suites.load(suite)
     if seeds is not None:
         loaded = loaded.model_copy(update={"seeds": seeds})
+    check_name(name or loaded.name)
     directory = runs_directory() / (name or loaded.name)
-    check_name(directory.name)
     planned = _plan(loaded, directory)
     threads.pin(1)
     check_writable(runs_directory())

@@ -90,8 +90,9 @@ def sweep(
         if recipe is None:
             raise UserError("sweep needs a recipe; `rl-lab recipes` lists the built-in ones")
         kind, resolved = _load(recipe, recipes.parse_overrides(overrides), trials, seeds)
-        directory = runs_directory() / (name or _fresh_name(resolved.name))
-        check_name(directory.name)
+        name = name or _fresh_name(resolved.name)
+        check_name(name)
+        directory = runs_directory() / name
     source = recipe or str(directory / RECIPE_FILE)
     section = _section(resolved, source)
     measure = _measure(resolved)

@@ -12,7 +12,7 @@ from typing import Any
 from rl_lab.benchmark import Planned
 from rl_lab.results import result_of
 from rl_lab.run import Run
-from rl_lab.statistics import Verdict, few_runs, mean_interval, verdicts
+from rl_lab.statistics import Verdict, few_runs, runs_interval, verdicts
 
 EPISODES = 100
 """Fresh episodes that an agent trained on a fresh seed is judged on."""
@@ -96,7 +96,7 @@ def outcome(
                 "parameters": dict(contender.values),
                 "scores": scores[contender.label],
                 "failed": [run.name for run in runs[contender.label] if score(run) is None],
-                "interval": asdict(mean_interval(scores[contender.label]))
+                "interval": asdict(runs_interval(scores[contender.label]))
                 if scores[contender.label]
                 else None,
                 "verdict": _told(judged.get(contender.label)),

@@ -24,6 +24,7 @@ from rich.console import Console
 from rl_lab import checkpoint, recipes, report
 from rl_lab.checkpoint import CheckpointError
 from rl_lab.commands import kinds
+from rl_lab.commands.kinds import differences_to_default
 from rl_lab.commands.language_result import show_result
 from rl_lab.commands.runs import runs
 from rl_lab.dashboard import plain_line, render
@@ -245,7 +246,7 @@ def read_evaluation(content: bytes, directory: Path) -> None:
         see(path)
         with mock.patch("rl_lab.figures.svg", return_value=""), \
              mock.patch("rl_lab.language_charts.svg", return_value=""):  # fmt: skip
-            report.write_report(Run(path))
+            report.write_report(Run(path), differences_to_default)
     with silent():
         try:
             show_result(Run(paths[1]), json=False)
