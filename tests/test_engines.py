@@ -186,8 +186,7 @@ def test_a_benchmark_elsewhere_is_stopped_and_goes_on(
                "--engine-option", option]  # fmt: skip
     runs = [Run(runs_directory / "small" / f"pole-seed{seed}") for seed in range(2)]
     with subprocess.Popen(command, cwd=tmp_path) as process:
-        until(lambda: any(run.metrics_file.exists() for run in runs))
-        time.sleep(1)
+        until(lambda: any(run.status["step"] > 0 for run in runs))
         process.terminate()
         assert process.wait(600) == 143
     assert {run.state for run in runs} <= {"stopped", "created"}
