@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rl_lab import recipes
 from rl_lab.language_evaluation import mapping
 from rl_lab.recipes import Section
 from rl_lab.run import Run
@@ -35,7 +36,7 @@ class Planned:
     @classmethod
     def of(cls, directory: Path, entry: str, seed: int, recipe: Any) -> "Planned":
         """Plan the run of an entry's recipe and a seed."""
-        resolved = recipe.model_copy(update={"seed": seed})
+        resolved = recipes.for_run(recipe, seed)
         run = Run(directory / f"{entry}-seed{seed}")
         return cls(entry, seed, resolved, recipe.threads, hasattr(recipe, "env"), run)
 

@@ -64,9 +64,19 @@ app.command(
     help="Train and judge a suite of recipes, several seeds each.",
 )
 app.command(
+    "rl_lab.commands.sweep:sweep",
+    name="sweep",
+    help="Search better values for some keys of a recipe.",
+)
+app.command(
+    "rl_lab.commands.reproduce:reproduce",
+    name="reproduce",
+    help="Train a run's recipe again, and say whether it came to the same.",
+)
+app.command(
     "rl_lab.commands.export:export",
     name="export",
-    help="Write a trained agent as a zip of Stable-Baselines3.",
+    help="Write tables of runs (Parquet, CSV), or an agent (zip of SB3, ONNX).",
 )
 app.command(
     "rl_lab.commands.import_:import_",

@@ -19,6 +19,9 @@ EXTRAS = {
     "tensorboard": Extra("tensorboard", "logging.tensorboard"),
     "trackio": Extra("trackio", "logging.trackio"),
     "wandb": Extra("wandb", "logging.wandb"),
+    "onnx": Extra("onnxscript", "export --format onnx"),
+    "ray": Extra("ray", "benchmark --engine ray"),
+    "slurm": Extra("submitit", "benchmark --engine slurm"),
 }
 
 

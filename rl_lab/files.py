@@ -54,11 +54,11 @@ def _system_error(error: Exception) -> str | None:
     return os.strerror(int(said[1])) if said else None
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by a file holding `text`, in one step as seen by any other process.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace `path` by a file holding `content`, in one step as seen by any other process.
 
-    The text reaches the disk before the rename does (fsync), so after a power cut the file holds
-    either the old text or the new one.
+    It reaches the disk before the rename does (fsync), so after a power cut the file holds either
+    the old content or the new one. Text is written as UTF-8.
 
     Raises:
         StorageError: it cannot be written; the old file is as it was.
@@ -66,8 +66,8 @@ def write_atomically(path: Path, text: str) -> None:
     with writing(path):
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             Path(temporary).chmod(0o644)  # mkstemp makes it private; a run directory is for sharing
@@ -86,6 +86,15 @@ def write_json(path: Path, value: Any) -> None:
     """
     text = json.dumps(finite(value), indent=2, ensure_ascii=False, allow_nan=False)
     write_atomically(path, text + "\n")
+
+
+def cut_partial_line(path: Path) -> None:
+    """Drop what a killed writer of lines left behind the last newline; for whoever writes next."""
+    if not path.exists():
+        return
+    with path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
 
 
 def is_file(path: Path) -> bool:
@@ -151,6 +160,28 @@ def whole_directory(path: Path) -> Iterator[Path]:
             raise
         _sync(path.parent)
         recover(path.parent)
+
+
+@contextlib.contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """Give an empty directory that becomes `path`, which does not exist, when the block ends.
+
+    If anything fails it is removed.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    with writing(path):
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+        try:
+            temporary.chmod(0o755)
+            yield temporary
+            for inner in temporary.iterdir():
+                _sync(inner)
+            temporary.rename(path)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
 
 
 def recover(parent: Path) -> None:

@@ -4,11 +4,12 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
 from rl_lab.dashboard import View, plain_line, render
+from rl_lab.text import inert_text
 
 REDRAWS_PER_SECOND = 2
 SECONDS_BETWEEN_LINES = 5.0
@@ -16,22 +17,33 @@ ROOM_FOR_ECHO = 2
 """Columns left free on a terminal: where it echoes ^C, which would otherwise wrap."""
 
 
-def follow(views: Sequence[View], more: Callable[[], bool], console: Console | None = None) -> None:
+def follow(
+    views: Sequence[View],
+    more: Callable[[], bool],
+    console: Console | None = None,
+    heading: Callable[[], str] | None = None,
+) -> None:
     """Show runs for as long as `more`, asked twice a second, says so; then once more.
 
     Args:
-        views: what to show.
+        views: what to show; `more` may change them.
         more: whether to go on.
         console: where; standard output if not given.
+        heading: a line above the runs, on a terminal.
     """
     console = console or Console()
     if console.is_terminal and not console.is_dumb_terminal:
-        _follow_live(views, more, console)
+        _follow_live(views, more, console, heading)
     else:
         _follow_plainly(views, more, console)
 
 
-def _follow_live(views: Sequence[View], more: Callable[[], bool], console: Console) -> None:
+def _follow_live(
+    views: Sequence[View],
+    more: Callable[[], bool],
+    console: Console,
+    heading: Callable[[], str] | None,
+) -> None:
     with Live(console=console, auto_refresh=False) as live:
         while True:
             going_on = more()
@@ -39,7 +51,10 @@ def _follow_live(views: Sequence[View], more: Callable[[], bool], console: Conso
                 view.refresh()
             # A line stays free, too: after the end the cursor stands there.
             width, height = console.width - ROOM_FOR_ECHO, console.height - 1
-            live.update(render(views, width, height), refresh=True)
+            drawn = render(views, width, height - (heading is not None))
+            if heading is not None:
+                drawn = Group(inert_text(heading(), "bold"), drawn)
+            live.update(drawn, refresh=True)
             if not going_on:
                 return
             time.sleep(1 / REDRAWS_PER_SECOND)

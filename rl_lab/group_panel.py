@@ -11,6 +11,7 @@ from rl_lab.drawing import STATE_STYLES, WIDE, duration, newest, sparkline
 from rl_lab.experiment_view import ExperimentView
 from rl_lab.metrics import numbers_of
 from rl_lab.run_view import RunView
+from rl_lab.statistics import runs_interval
 from rl_lab.text import inert_text, short
 
 
@@ -31,9 +32,9 @@ def agents(views: Sequence[RunView], width: int) -> Panel:
         ]
     columns["warnings"] = [Text(", ".join(view.warnings), style="yellow") for view in views]
     footers = {
-        "return": _mean([view.training_returns for view in views]),
-        "eval": _mean([view.evaluation_returns for view in views]),
-        "best": _mean([[view.best["return"]] for view in views if view.best]),
+        "return": _mean([view.training_returns for view in views], width >= WIDE),
+        "eval": _mean([view.evaluation_returns for view in views], width >= WIDE),
+        "best": _mean([[view.best["return"]] for view in views if view.best], width >= WIDE),
     }
     names = [view.run.name for view in views]
     return _panel(names, "runs", columns, footers, _agents_state(views), width)
@@ -51,12 +52,12 @@ def experiments(views: Sequence[ExperimentView], width: int) -> Panel:
         "stage": [_stage(view) for view in views],
         **{name: [Text(newest(of)) for of in found] for name, found in courses.items()},
     }
-    footers = {name: _mean(found) for name, found in courses.items()}
+    footers = {name: _mean(found, wide) for name, found in courses.items()}
     gains = [view.evaluation.gain if view.evaluation else None for view in views]
     if any(gains):
         columns["gain"] = [Text(f"{gain.mean:+.2f} SD" if gain else "–") for gain in gains]
         known = [gain.mean for gain in gains if gain]
-        footers["gain"] = f"{sum(known) / len(known):+.2f} ({len(known)})"
+        footers["gain"] = _mean([[gain] for gain in known], wide)
     warnings = [view.warnings for view in views]
     if wide:
         columns["left"] = [_left(view.stage) if view.stage else Text() for view in views]
@@ -88,7 +89,7 @@ def _panel(
     shared = f"{groups.pop()}-" if len(groups) == 1 else ""  # `cartpole-` of its seeds
     table = Table(expand=True, box=None, padding=(0, 1), show_footer=len(names) > 1)
     cells = {"run": [inert_text(name.removeprefix(shared)) for name in names], **columns}
-    footers = {"run": "mean (n)", **footers}
+    footers = {"run": "mean ± 95 % (n)" if width >= WIDE else "mean (n)", **footers}
     for name, column in cells.items():
         wordy = name in ("run", "state", "stage", "gold's course", "warnings")
         footer = footers.get(name, "")
@@ -141,6 +142,11 @@ def _gold(view: ExperimentView) -> list[float]:
     return numbers_of(view.ppo, f"look/gold/{judges[0]}")[1] if judges else []
 
 
-def _mean(courses: Sequence[Sequence[float]]) -> str:
+def _mean(courses: Sequence[Sequence[float]], wide: bool) -> str:
+    """Mean over the runs that have one, and their n; with room, half its 95 % interval's width."""
     last = [course[-1] for course in courses if course]
-    return f"{short(sum(last) / len(last))} ({len(last)})" if last else "–"
+    if not last:
+        return "–"
+    interval = runs_interval(last)
+    half = f"±{short(interval.high - interval.mean)}" if wide and len(last) > 1 else ""
+    return f"{short(interval.mean)}{half} ({len(last)})"

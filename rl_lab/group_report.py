@@ -22,11 +22,11 @@ from rl_lab.statistics import (
     few_runs,
     iqm,
     mean,
-    mean_interval,
     median,
     optimality_gap,
     performance_profile,
     probability_of_improvement,
+    runs_interval,
 )
 from rl_lab.suites import Entry, Reference, Suite
 
@@ -122,7 +122,7 @@ def _group(
             for result, view in zip(group.results, views, strict=True)
         ],
         "iqm": asdict(aggregate_interval([scores])) if scores else None,
-        "mean": asdict(mean_interval(scores)) if scores else None,
+        "mean": asdict(runs_interval(scores)) if scores else None,
         "references": [reference.model_dump() for reference in references],
         "standing": {
             "word": standing.word,

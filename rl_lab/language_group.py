@@ -8,7 +8,7 @@ from rl_lab import language_report, language_vitals
 from rl_lab.experiment_view import ExperimentView
 from rl_lab.language_evaluation import LanguageEvaluation, Row, number, rows
 from rl_lab.plain_json import read_object
-from rl_lab.statistics import mean_interval
+from rl_lab.statistics import runs_interval
 
 Interval = dict[str, Any]
 """`mean`, `low`, `high`, `n`: over seeds."""
@@ -43,7 +43,7 @@ def content(views: Sequence[ExperimentView]) -> dict[str, Any]:
 def over_seeds(values: Iterable[float | None]) -> Interval | None:
     """The mean of what is known, with its interval; None where nothing is."""
     known = [value for value in values if value is not None]
-    return asdict(mean_interval(known)) if known else None
+    return asdict(runs_interval(known)) if known else None
 
 
 def _mean(found: Any) -> float | None:

@@ -15,16 +15,18 @@ A resumed run continues from a checkpoint, so it writes again the lines after it
 """
 
 import contextlib
+import itertools
 import json
+import math
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, get_args
 
-from rl_lab.files import finite, writing
+from rl_lab.files import cut_partial_line, finite, writing
 from rl_lab.plain_json import parse
 from rl_lab.text import inert
 
@@ -40,7 +42,7 @@ class MetricLog:
     def __init__(self, path: Path, sinks: tuple[Sink, ...] = ()) -> None:
         self.path = path
         with writing(path):
-            _cut_partial_line(path)
+            cut_partial_line(path)
             self._file = path.open("ab", buffering=0)
         earlier = read_metrics(path)
         self._wall_before = earlier[-1]["wall"] if earlier else 0.0
@@ -105,15 +107,6 @@ class MetricLog:
         self._file.close()
 
 
-def _cut_partial_line(path: Path) -> None:
-    """Drop what a killed writer left behind the last newline."""
-    if not path.exists():
-        return
-    with path.open("rb+") as file:
-        content = file.read()
-        file.truncate(content.rfind(b"\n") + 1)
-
-
 class MetricReader:
     """Follows a metrics.jsonl that somebody else may be writing; `read` gives what is new."""
 
@@ -137,9 +130,8 @@ class MetricReader:
         return self.records
 
     def _add(self, line: bytes) -> None:
-        try:
-            record = _sound(parse(line))
-        except ValueError:
+        record = _record(line)
+        if not record:
             return  # a damaged line costs that line only
         if record.get("event") == "resumed":
             step = record["step"]
@@ -173,6 +165,48 @@ def _sound(record: Any) -> Record:
         raise ValueError("an event of no words")
     level = record.get("level")
     return {"step": step, "wall": wall, **said, "level": level if level in LEVELS else "info"}
+
+
+def stream_metrics(path: Path) -> Iterator[Record]:
+    """Yield what `read_metrics` returns record by record, however many there are.
+
+    The file is read twice: what a resume wrote again is known from lines further on.
+    """
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        # The number of each line that takes earlier ones back, and the last step it leaves.
+        kept: list[tuple[int, int]] = []
+        lines = 0
+        for number, line in enumerate(file):
+            if not line.endswith(b"\n"):
+                break
+            lines = number + 1
+            if b'"event"' in line or b"\\" in line:  # a key may be written in escapes
+                record = _record(line)
+                if record.get("event") == "resumed":
+                    kept.append((number, record["step"]))
+                elif record.get("event") == "restarted":
+                    kept.append((number, -1))
+        limit, limits = math.inf, []
+        for number, step in reversed(kept):
+            limit = min(limit, step)
+            limits.append((number, limit))
+        file.seek(0)
+        for number, line in enumerate(itertools.islice(file, lines)):
+            while limits and limits[-1][0] <= number:
+                limits.pop()
+            record = _record(line)
+            if record and record["step"] <= (limits[-1][1] if limits else math.inf):
+                yield record
+
+
+def _record(line: bytes) -> Record:
+    """The record of a line; empty where it is damaged."""
+    try:
+        return _sound(parse(line))
+    except ValueError:
+        return {}
 
 
 def read_metrics(path: Path) -> list[Record]:

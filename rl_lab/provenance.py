@@ -7,8 +7,11 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from rl_lab.language_evaluation import mapping
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCK_FILE = ROOT / "constraints.txt"
@@ -75,12 +78,7 @@ def made_with(device: str) -> dict[str, Any]:
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Say in a sentence what differs between two `made_with`; none, if nothing does."""
-    versions_then, versions_now = then.get("versions", {}), now["versions"]
-    changed = [
-        f"{name} {versions_now.get(name)} (was {versions_then.get(name)})"
-        for name in sorted({*versions_then, *versions_now})
-        if versions_then.get(name) != versions_now.get(name)
-    ]
+    changed = _changed_versions(then.get("versions", {}), now["versions"])
     changed += [
         f"{name} {now[name]} (was {then.get(name)})"
         for name in ("threads", "device", "processor")
@@ -89,6 +87,38 @@ def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     if not changed:
         return []
     return [f"it goes on with {', '.join(changed)}: its bits may differ from here on"]
+
+
+def _changed_versions(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{name} {now.get(name)} (was {then.get(name)})"
+        for name in sorted({*then, *now})
+        if then.get(name) != now.get(name)
+    ]
+
+
+def changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between the provenance of two runs, a phrase each: `torch 2.13.0 (was 2.12.0)`.
+
+    Args:
+        then: as `provenance` described one run; it may be a stranger's, or empty.
+        now: as it described the other.
+    """
+    found = _changed_versions(mapping(then.get("versions")), mapping(now.get("versions")))
+    flat = [
+        {"threads": one.get("threads"), **mapping(one.get("hardware"))}
+        | {"commit": mapping(one.get("git")).get("commit")}
+        for one in (then, now)
+    ]
+    found += [
+        f"{name} {flat[1].get(name)} (was {flat[0].get(name)})"
+        for name in dict.fromkeys([*flat[0], *flat[1]])
+        if flat[0].get(name) != flat[1].get(name)
+    ]
+    mine, theirs = (mapping(one.get("git")).get("diff") for one in (then, now))
+    if mine != theirs:
+        found.append("other uncommitted changes to the lab's code")
+    return found
 
 
 def git_state() -> dict[str, str] | None:

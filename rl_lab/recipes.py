@@ -217,6 +217,16 @@ def _nearest_key(key: str, known: Mapping[str, Any]) -> str:
     return nearest(key, [*known, *TRAIN_OPTIONS])
 
 
+def for_run(recipe: RecipeType, seed: int) -> RecipeType:
+    """The recipe of one run: with its seed, and without `sweep`, which training does not read.
+
+    Args:
+        recipe: an agent's or a language experiment's.
+        seed: of the run.
+    """
+    return recipe.model_copy(update={"seed": seed, "sweep": None})
+
+
 # --- showing -------------------------------------------------------------------------------------
 
 

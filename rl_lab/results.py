@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from rl_lab import recipes
 from rl_lab.errors import UserError
-from rl_lab.files import is_file
+from rl_lab.files import is_directory, is_file
 from rl_lab.language_evaluation import LanguageEvaluation, mapping, number
 from rl_lab.run import Run, all_runs, runs_directory
 from rl_lab.statistics import Interval
@@ -20,7 +20,9 @@ from rl_lab.text import short
 JUDGED = "best greedy"
 """The evaluation of an agent that counts: its best model, acting greedily."""
 
-NAMELY = ("name", "description", "source", "seed", "target_return", "reference_return")
+NAMELY = (
+    "name", "description", "source", "seed", "sweep", "target_return", "reference_return",
+)  # fmt: skip
 """Keys of a recipe that say what is meant by it, not what is done."""
 
 
@@ -35,8 +37,10 @@ class Measure:
     """How it is written; None: to so many digits as its size asks for."""
 
     def said(self, interval: Interval) -> str:
-        """Write an interval: `0.76 [0.71, 0.81]`."""
+        """Write an interval: `0.76 [0.71, 0.81]`; of one run, its value alone."""
         write = short if self.form is None else self.form.format
+        if interval.n == 1:
+            return write(interval.mean)
         return f"{write(interval.mean)} [{write(interval.low)}, {write(interval.high)}]"
 
 
@@ -189,13 +193,14 @@ def _found_by(name: str) -> list[Run]:
     for path in (Path(name), runs_directory() / name):
         if is_file(path / "recipe.yaml"):
             return [Run(path)]
-        inside = _in_order(Run(file.parent) for file in path.glob("*/recipe.yaml"))
-        if path.is_dir() and inside:
-            return inside
+        if is_directory(path):
+            inside = _in_order(Run(file.parent) for file in path.glob("*/recipe.yaml"))
+            if inside:
+                return inside
     for parent in (Path(), runs_directory()):
         try:
             paths = [*parent.glob(name), *parent.glob(f"{name}-seed*")]
-        except (ValueError, NotImplementedError, IndexError):  # an absolute or unusable pattern
+        except (OSError, ValueError, NotImplementedError, IndexError):  # an unusable pattern
             paths = []
         runs = [
             Run(path)

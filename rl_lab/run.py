@@ -268,6 +268,14 @@ class Run:
             return False
         return False
 
+    @property
+    def trainer(self) -> int | None:
+        """Number of the process on this machine that is training this run; None: nobody is."""
+        if not self.locked():
+            return None
+        text = self._lock_file.read_text(encoding="utf-8", errors="replace")
+        return int(text) if text.isascii() and text.isdigit() else None
+
 
 def check_name(name: str) -> None:
     """Refuse a run name that is no plain directory name.

@@ -52,6 +52,12 @@ class Entry(Section):
         return self.name or Path(self.recipe).stem
 
     @property
+    def against(self) -> Reference | None:
+        """What it is held against: the first comparable reference, else the first, if any."""
+        comparable = [one for one in self.references if one.comparable]
+        return next(iter(comparable or self.references), None)
+
+    @property
     def top(self) -> float | None:
         """The score that is 1 in normalised scores."""
         if self.perfect is None and self.references:

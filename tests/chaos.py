@@ -21,8 +21,8 @@ from pathlib import Path
 from rl_lab import checkpoint
 from rl_lab.metrics import read_metrics
 from rl_lab.run import Run
+from rl_lab.sameness import run_differences
 from rl_lab.signals import StopRequest
-from tests.sameness import run_differences
 
 FORK = multiprocessing.get_context("fork")
 

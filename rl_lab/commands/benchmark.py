@@ -3,24 +3,34 @@
 import os
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
+from rich.console import Console
+from rich.live import Live
 
 from rl_lab import benchmark as runner
 from rl_lab import recipes, suites, threads
 from rl_lab.benchmark import Planned
 from rl_lab.commands import kinds
+from rl_lab.commands.report import report as write_report
+from rl_lab.commands.supervision import supervise
+from rl_lab.engines import EngineName, open_engine
 from rl_lab.errors import UserError
 from rl_lab.files import write_atomically
 from rl_lab.rl.trust import grant, granted
 from rl_lab.run import Run, check_name, runs_directory
 from rl_lab.signals import StopRequest
 from rl_lab.storage import check_writable
+from rl_lab.suite_progress import PlainProgress, SuiteProgress
 from rl_lab.suites import Suite
 from rl_lab.text import inert
-from rl_lab.workers import Workers
+from rl_lab.workers import Workers, end_leftovers
+
+SECONDS_BETWEEN_LOOKS = 0.5
 
 
 def benchmark(
@@ -30,6 +40,8 @@ def benchmark(
     seeds: int | None = None,
     jobs: int | None = None,
     name: str | None = None,
+    engine: EngineName = "local",
+    engine_option: list[str] | None = None,
     quiet: Annotated[bool, Parameter(negative=())] = False,
     trust: Annotated[list[str] | None, Parameter(negative=())] = None,
 ) -> int:
@@ -45,9 +57,14 @@ def benchmark(
     seeds
         Seeds of each recipe, from 0 on; as many as the suite says if not given.
     jobs
-        Runs at a time; as many as there are cores if not given.
+        Runs at a time; if not given as many as there are cores, or with a cluster all of them.
     name
         Name of its directory; the suite's if not given.
+    engine
+        Where runs are trained: local, ray (the cluster of RAY_ADDRESS, or one begun here) or slurm.
+    engine_option
+        Of ray: cpus, gpus; of slurm: partition, time (minutes), memory (GB), account, qos,
+        constraint, gpus; each as KEY=VALUE.
     quiet
         Show no progress.
     trust
@@ -60,37 +77,60 @@ def benchmark(
     loaded = suites.load(suite)
     if seeds is not None:
         loaded = loaded.model_copy(update={"seeds": seeds})
+    check_name(name or loaded.name)
     directory = runs_directory() / (name or loaded.name)
-    check_name(directory.name)
     planned = _plan(loaded, directory)
     threads.pin(1)
     check_writable(runs_directory())
     if Run(directory).recipe_file.exists():
         raise UserError(f"{str(directory)!r} is a run; choose another --name")
     _check_same(planned)
+    opened = open_engine(engine, engine_option or [])
     directory.mkdir(parents=True, exist_ok=True)
     write_atomically(directory / "suite.yaml", recipes.dump(loaded))
-    runner.create(planned, sys.argv)
-    options = [f"--trust={module}" for module in granted()]
-    work = runner.jobs(planned, loaded.episodes, options)
-    most = max(job.threads for job in work) if work else 1
-    jobs = jobs or max(1, (os.cpu_count() or 1) // most)
-    workers = Workers(work, jobs)
-    with StopRequest() as stop:
-        asked = False
-        try:
-            while workers.poll():
-                if stop.signal is not None and not asked:
-                    asked = True
-                    workers.stop(stop.signal)
-                time.sleep(0.2)
-        except KeyboardInterrupt:
-            workers.kill()
-        finally:
-            workers.stop()
+    most_threads = max(plan.threads for plan in planned)
+    here = max(1, (os.cpu_count() or 1) // most_threads)
+    jobs = jobs or (here if engine == "local" else len(planned))
+    with Run(directory).lock(), StopRequest() as stop:
+        runner.create(planned, sys.argv)
+        end_leftovers([plan.run for plan in planned])
+        options = [f"--trust={module}" for module in granted()]
+        workers = Workers(runner.jobs(planned, loaded.episodes, options), jobs, opened)
+        progress = SuiteProgress(loaded, planned, jobs)
+        supervise(workers, stop, workers.poll, None if quiet else partial(_show, progress))
+    progress.refresh()
+    if not quiet:
+        Console().print(progress.grid())
+    again = f"rl-lab benchmark {inert(suite)}"
     if stop.signal is not None:
+        print(f"stopped; the same command goes on: {again}", file=sys.stderr)
         return stop.exit_code
-    return 1 if workers.failed else 0
+    write_report(str(directory))
+    failed = [run.plan.run for run in progress.runs if run.stage != "done"]
+    for run in failed:
+        reason = inert(run.status.get("reason") or "see its console.log")
+        print(f"rl-lab: {inert(run.path)}: {run.state}: {reason}", file=sys.stderr)
+    if failed:
+        print(f"the same command tries those {len(failed)} again: {again}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _show(progress: SuiteProgress, going_on: Callable[[], bool]) -> None:
+    """Draw the grid for as long as it goes on; where it cannot be redrawn, print lines."""
+    console = Console()
+    if not console.is_terminal or console.is_dumb_terminal:
+        plain = PlainProgress(progress)
+        while going_on():
+            progress.refresh()
+            for line in plain.lines(time.monotonic()):
+                print(line, flush=True)
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        return
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while going_on():
+            progress.refresh()
+            live.update(progress.grid(), refresh=True)
+            time.sleep(SECONDS_BETWEEN_LOOKS)
 
 
 def _plan(suite: Suite, directory: Path) -> list[Planned]:

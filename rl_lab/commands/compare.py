@@ -14,7 +14,7 @@ from rl_lab import results
 from rl_lab.comparison import Pair, Task, compare, improvement_over_tasks
 from rl_lab.errors import UserError
 from rl_lab.results import Group, Measure
-from rl_lab.statistics import aggregate_interval, iqm, mean_interval
+from rl_lab.statistics import aggregate_interval, iqm, runs_interval
 from rl_lab.text import inert, inert_text
 
 MOST_DIFFERENCES = 12
@@ -80,7 +80,7 @@ def _print_task(console: Console, task: Task) -> None:
                 inert_text(measure.name) if group is task.groups[0] else "",
                 inert_text(group.name),
                 str(len(values)),
-                measure.said(mean_interval(values)),
+                measure.said(runs_interval(values)),
                 measure.said(aggregate_interval([values], iqm)),
             )
     console.print(table)
@@ -155,7 +155,7 @@ def _group_as_data(group: Group) -> dict[str, Any]:
         "measures": {
             measure.name: {
                 "values": group.values(measure),
-                "mean": asdict(mean_interval(group.values(measure))),
+                "mean": asdict(runs_interval(group.values(measure))),
                 "iqm": asdict(aggregate_interval([group.values(measure)], iqm)),
             }
             for measure in group.measures

@@ -14,9 +14,10 @@ from rl_lab.commands.language_result import show_result
 from rl_lab.errors import UserError
 from rl_lab.experiment_view import ExperimentView, view_of
 from rl_lab.files import write_json
+from rl_lab.results import find
 from rl_lab.rl.trust import grant
 from rl_lab.run import Run
-from rl_lab.statistics import Interval, mean_interval
+from rl_lab.statistics import Interval, few_runs, mean_interval, runs_interval, wilson_interval
 from rl_lab.text import inert, inert_text, short
 
 
@@ -38,7 +39,7 @@ def evaluate(
     Parameters
     ----------
     runs
-        Names or directories.
+        Names or directories; a name without -seed<k>, for all seeds; patterns; directories of runs.
     episodes
         Episodes each.
     model
@@ -55,18 +56,28 @@ def evaluate(
         raise UserError("evaluate needs a run; `rl-lab runs` lists them")
     if not 1 <= episodes <= 100_000:
         raise UserError(f"--episodes {episodes}: should be from 1 to 100000")
-    chosen = [Run.open(name) for name in dict.fromkeys(runs)]  # a run named twice counts once
+    chosen = find(runs)  # a run named twice counts once
     experiments = [run for run in chosen if isinstance(view_of(run), ExperimentView)]
     for run in experiments:
         show_result(run, json)
-    chosen = [run for run in chosen if run not in experiments]
-    if not chosen:
-        return 0
+    agents = [run for run in chosen if run not in experiments]
+    if agents:
+        _judge_agents(agents, episodes, model, sampled, json)
+    warning = few_runs(len(chosen))
+    if warning and not json:
+        print(f"note: {warning}")
+    return 0
+
+
+def _judge_agents(runs: list[Run], episodes: int, model: str, sampled: bool, json: bool) -> None:
+    """Judge agents one after the other, and show what came of it."""
     results = []
-    for number, run in enumerate(chosen, start=1):
-        if not json and len(chosen) > 1:
-            print(f"judging {inert(run.name)} ({number} of {len(chosen)})", file=sys.stderr)
-        results.append(_judge(run, episodes, model, deterministic=not sampled))
+    for number, run in enumerate(runs, start=1):
+        if not json and len(runs) > 1:
+            print(f"judging {inert(run.name)} ({number} of {len(runs)})", file=sys.stderr)
+        result = judge(run, episodes, model, deterministic=not sampled)
+        write_json(run.evaluation_file, run.evaluations | {f"{model} {result['actions']}": result})
+        results.append(result)
     if json:
         print(json_module.dumps(results, indent=2))
     else:
@@ -75,10 +86,23 @@ def evaluate(
             f"{results[0]['actions']} actions, {episodes} fresh episodes each; cut off: "
             "by a time limit"
         )
-    return 0
 
 
-def _judge(run: Run, episodes: int, which: str, deterministic: bool) -> dict[str, Any]:
+def judge(run: Run, episodes: int, which: str, deterministic: bool) -> dict[str, Any]:
+    """Judge an agent on fresh episodes, the same for every run; nothing is written.
+
+    Args:
+        run: of an agent.
+        episodes: how many.
+        which: `"best"` by evaluation return in training, or `"last"`.
+        deterministic: greedy actions; else sampled ones.
+
+    Returns:
+        What evaluation.json has of it.
+
+    Raises:
+        UserError: nothing whole was saved, or there is nothing to sample.
+    """
     from rl_lab.rl.evaluate import evaluate as evaluate_agent
     from rl_lab.rl.saved import load_agent, recipe_of
     from rl_lab.rl.seeding import FINAL_EVALUATION
@@ -103,16 +127,13 @@ def _judge(run: Run, episodes: int, which: str, deterministic: bool) -> dict[str
     }
     successes = [float(episode.success) for episode in played if episode.success is not None]
     if successes:
-        result["success"] = asdict(mean_interval(successes))
-    earlier = run.evaluations
-    earlier[f"{which} {result['actions']}"] = result
-    write_json(run.evaluation_file, earlier)
+        result["success"] = asdict(wilson_interval(sum(successes), len(successes)))
     return result
 
 
 def _table(results: list[dict[str, Any]]) -> Table:
     returns = [Interval(**result["return"]) for result in results]
-    over_runs = mean_interval([interval.mean for interval in returns])
+    over_runs = runs_interval([interval.mean for interval in returns])
     table = Table(box=None, show_footer=len(results) > 1, header_style="dim", pad_edge=False)
     table.add_column("run", footer=f"mean of {over_runs.n} runs", overflow="fold")
     table.add_column("model")

@@ -5,8 +5,8 @@ import json as json_module
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,9 +15,11 @@ from cyclopts import Parameter
 from rl_lab import recipes, threads
 from rl_lab.commands import kinds
 from rl_lab.commands.kinds import Kind, Recipe
+from rl_lab.commands.supervision import supervise
 from rl_lab.errors import UserError
 from rl_lab.experiment_view import ExperimentView, view_of
 from rl_lab.files import writing
+from rl_lab.follow import follow
 from rl_lab.metrics import read_metrics
 from rl_lab.rl.trust import grant, granted
 from rl_lab.run import Run, check_name, fresh_names, runs_directory
@@ -114,13 +116,11 @@ def train(
     if name is not None and seeds is None:
         names = [name]
     runs = [
-        Run.create(
-            run_name, resolved.model_copy(update={"seed": seed}), sys.argv, seed, resolved.threads
-        )
+        Run.create(run_name, recipes.for_run(resolved, seed), sys.argv, seed, resolved.threads)
         for run_name, seed in zip(names, chosen_seeds, strict=True)
     ]
     if len(runs) == 1:
-        own = resolved.model_copy(update={"seed": chosen_seeds[0]})
+        own = recipes.for_run(resolved, chosen_seeds[0])
         return _train_here(runs[0], kind, own, notes, quiet, json, fresh)
     cores = os.cpu_count() or 1
     jobs = jobs or max(1, cores // resolved.threads)
@@ -183,27 +183,8 @@ def _train_side_by_side(runs: list[Run], jobs: int, quiet: bool, json: bool, fre
     options = ["--fresh"] * fresh + [f"--trust={name}" for name in granted()]
     workers = Workers([Job(run, [training(run, options)]) for run in runs], jobs)
     with StopRequest() as stop:
-        asked = False
-
-        def more() -> bool:
-            nonlocal asked
-            if stop.signal is not None and not asked:
-                asked = True
-                workers.stop(stop.signal)
-            return workers.poll()
-
-        try:
-            if quiet:
-                while more():
-                    time.sleep(0.2)
-            else:
-                from rl_lab.follow import follow
-
-                follow([view_of(run) for run in runs], more)
-        except KeyboardInterrupt:
-            workers.kill()
-        finally:
-            workers.stop()  # whatever went wrong here, they are not left behind
+        show = None if quiet else partial(follow, [view_of(run) for run in runs])
+        supervise(workers, stop, workers.poll, show)
         _report_results(runs, json)
         if stop.signal is not None:
             return stop.exit_code

@@ -8,7 +8,7 @@ from typing import Any
 
 from rl_lab.checkpoint import Snapshot
 from rl_lab.errors import UserError
-from rl_lab.files import writing
+from rl_lab.files import write_atomically
 from rl_lab.rl import agent
 from rl_lab.rl.recipe import AgentRecipe
 
@@ -50,18 +50,8 @@ def export_zip(recipe: AgentRecipe, snapshot: Snapshot, file: Path) -> list[Path
             raise UserError(f"{path} exists; nothing was written")
     content = io.BytesIO()
     model.save(content)
-    _write_new(file, content.getvalue())
+    write_atomically(file, content.getvalue())
     if len(files) > 1:
         normalizer.training = False
-        _write_new(files[1], pickle.dumps(normalizer))
+        write_atomically(files[1], pickle.dumps(normalizer))
     return files
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    with writing(path), path.open("xb") as file:
-        try:
-            file.write(content)
-            file.flush()
-        except OSError:
-            path.unlink()
-            raise

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, model_validator
 from rl_lab.health import Health
 from rl_lab.recipe_types import Positive, Rate, Seed
 from rl_lab.recipes import Section
+from rl_lab.sweep_recipe import Sweep
 
 
 class Normalization(Section):
@@ -149,6 +150,8 @@ class AgentRecipe(Section):
     """Where numbers go."""
     health: Health = Health()
     """What is done about a NaN or an infinity."""
+    sweep: Sweep | None = None
+    """What `rl-lab sweep` searches; training takes no notice of it."""
     seed: Seed = 0
     """Everything random follows from it."""
     threads: Positive = 1

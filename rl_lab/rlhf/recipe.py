@@ -7,6 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from rl_lab.recipe_types import Name, Positive, Range, Rate, Seed, Share
 from rl_lab.recipes import Section
 from rl_lab.rlhf.ppo_recipe import PPO
+from rl_lab.sweep_recipe import Sweep
 
 
 class Data(Section):
@@ -188,6 +189,8 @@ class LanguageRecipe(Section):
     """Judge what PPO made of it; null: don't."""
     checkpoints: Checkpoints = Checkpoints()
     """Snapshots that a killed stage goes on from."""
+    sweep: Sweep | None = None
+    """What `rl-lab sweep` searches; training takes no notice of it."""
     seed: Seed = 0
     """Everything random follows from it, but for what data.split_seed and pretrain.seed fix."""
     threads: Positive = 2

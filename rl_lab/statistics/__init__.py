@@ -22,7 +22,14 @@ from rl_lab.statistics.curves import (
     sample_efficiency,
     time_to_threshold,
 )
-from rl_lab.statistics.intervals import FEW, Interval, few_runs, mean_interval, wilson_interval
+from rl_lab.statistics.intervals import (
+    FEW,
+    Interval,
+    few_runs,
+    mean_interval,
+    runs_interval,
+    wilson_interval,
+)
 from rl_lab.statistics.verdicts import Verdict, verdict, verdicts
 
 __all__ = [
@@ -46,6 +53,7 @@ __all__ = [
     "paired_difference",
     "performance_profile",
     "probability_of_improvement",
+    "runs_interval",
     "runs_needed",
     "sample_efficiency",
     "time_to_threshold",

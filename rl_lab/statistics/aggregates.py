@@ -5,7 +5,6 @@ statistical precipice"), with stratified bootstrap intervals.
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import stats
 
 from rl_lab.statistics.intervals import Interval
 from rl_lab.statistics.samples import (
@@ -18,9 +17,9 @@ from rl_lab.statistics.samples import (
 )
 
 Tasks = Sequence[np.ndarray]
-"""One array a task, runs along its last axis; axes before that are resamples."""
+"""One array a task, runs along its last axis; before it, axes of resamples or of experiments."""
 Statistic = Callable[[Tasks], np.ndarray]
-"""Reduces tasks and runs to one number, for each resample."""
+"""Reduces tasks and runs to one number, for each of the axes before them."""
 
 
 def iqm(tasks: Tasks) -> np.ndarray:
@@ -29,7 +28,9 @@ def iqm(tasks: Tasks) -> np.ndarray:
     Of n runs in all, n // 4 are left out at each end, so of 3 it is the plain mean. A task with
     more runs weighs more.
     """
-    return stats.trim_mean(np.concatenate(tasks, axis=-1), 0.25, axis=-1)
+    runs = np.sort(np.concatenate(tasks, axis=-1), axis=-1)
+    left_out = runs.shape[-1] // 4
+    return runs[..., left_out : runs.shape[-1] - left_out].mean(axis=-1)
 
 
 def mean(tasks: Tasks) -> np.ndarray:
@@ -51,7 +52,9 @@ def optimality_gap(tasks: Tasks) -> np.ndarray:
 
 
 def aggregate_interval(
-    scores: Scores, statistic: Statistic = iqm, confidence: float = 0.95
+    scores: Scores,
+    statistic: Statistic = iqm,
+    confidence: float = 0.95,
 ) -> Interval:
     """An aggregate over tasks and runs, with its stratified bootstrap interval (percentiles).
 
@@ -70,10 +73,18 @@ def aggregate_interval(
         ValueError: there are no tasks, or one has no runs or a number that is not finite.
     """
     tasks = tasks_of(scores)
-    drawn = resampled_runs(tasks, RESAMPLES, np.random.default_rng(0))
-    draws = statistic([runs[index] for runs, index in zip(tasks, drawn, strict=True)])
-    estimate = float(statistic(tasks))
-    return Interval(estimate, *percentiles(estimate, draws, confidence), fewest_runs(tasks))
+    estimate, low, high = bootstrap(tasks, statistic, confidence, RESAMPLES)
+    return Interval(float(estimate), float(low), float(high), fewest_runs(tasks))
+
+
+def bootstrap(
+    tasks: Tasks, statistic: Statistic, confidence: float, resamples: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return estimate, low and high, of every experiment at once where tasks are (..., runs)."""
+    drawn = resampled_runs(tasks, resamples, np.random.default_rng(0))
+    estimate = statistic(tasks)
+    draws = statistic([runs[..., index] for runs, index in zip(tasks, drawn, strict=True)])
+    return estimate, *percentiles(estimate, draws, confidence)
 
 
 def _task_means(tasks: Tasks) -> np.ndarray:

@@ -91,16 +91,25 @@ def probability_of_improvement(a: Scores, b: Scores, confidence: float = 0.95) -
     ours, theirs = tasks_of(a), tasks_of(b)
     if len(ours) != len(theirs):
         raise ValueError(f"{len(ours)} tasks on one side, {len(theirs)} on the other")
+    chance, low, high = improvement_bootstrap(ours, theirs, confidence, RESAMPLES)
+    return Interval(float(chance), float(low), float(high), fewest_runs(ours, theirs))
+
+
+def improvement_bootstrap(
+    ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray], confidence: float, resamples: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return estimate, low and high, of every experiment at once where tasks are (..., runs)."""
     rng = np.random.default_rng(0)
     chances, draws = [], []
     for x, y in zip(ours, theirs, strict=True):
-        wins = (x[:, None] > y) + 0.5 * (x[:, None] == y)
-        won = np.einsum("ri,ij,rj->r", _times_drawn(x, rng), wins, _times_drawn(y, rng))
-        chances.append(wins.mean())
-        draws.append(won / wins.size)
-    chance = float(np.mean(chances))
-    ends = percentiles(chance, np.mean(draws, axis=0), confidence)
-    return Interval(chance, *ends, fewest_runs(ours, theirs))
+        x_drawn, y_drawn = (_times_drawn(runs.shape[-1], resamples, rng) for runs in (x, y))
+        above, level = x[..., :, None] > y[..., None, :], x[..., :, None] == y[..., None, :]
+        wins = above + 0.5 * level
+        chances.append(wins.mean(axis=(-2, -1)))
+        won = (x_drawn @ wins * y_drawn).sum(axis=-1)
+        draws.append(won / (x.shape[-1] * y.shape[-1]))
+    chance = np.mean(chances, axis=0)
+    return chance, *percentiles(chance, np.mean(draws, axis=0), confidence)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -201,9 +210,9 @@ def _separation_p(n_a: int, n_b: int) -> float:
     return min(1.0, 2 / math.comb(n_a + n_b, n_a))
 
 
-def _times_drawn(runs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _times_drawn(runs: int, resamples: int, rng: np.random.Generator) -> np.ndarray:
     """How often each run is drawn in each resample: (resamples, runs)."""
-    return rng.multinomial(runs.size, np.full(runs.size, 1 / runs.size), RESAMPLES)
+    return rng.multinomial(runs, np.full(runs, 1 / runs), resamples).astype(float)
 
 
 def _holm_factors(p_values: Sequence[float]) -> list[float]:

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from rl_lab.statistics.aggregates import Statistic, iqm, mean
+from rl_lab.statistics.aggregates import Statistic, bootstrap, iqm, mean
 from rl_lab.statistics.intervals import Interval, wilson_interval
 from rl_lab.statistics.samples import (
     Runs,
     Scores,
     fewest_runs,
-    percentiles,
-    resampled_runs,
     runs_of,
     tasks_of,
 )
@@ -67,9 +65,8 @@ def performance_profile(scores: Scores, taus: Sequence[float], confidence: float
         ValueError: there are no tasks, or one has no runs or a number that is not finite.
     """
     tasks = tasks_of(scores)
-    drawn = resampled_runs(tasks, BAND_RESAMPLES, np.random.default_rng(0))
     above = [[(runs > tau).astype(float) for runs in tasks] for tau in taus]
-    return _band(taus, above, drawn, mean, confidence)
+    return _band(taus, above, mean, confidence)
 
 
 def sample_efficiency(
@@ -102,11 +99,8 @@ def sample_efficiency(
     last = max(steps[-1] for task in curves for steps, _ in task)
     grid = np.linspace(first, last, points)
     on_grid = [np.stack([np.interp(grid, *curve) for curve in task]) for task in curves]
-    drawn = resampled_runs(
-        [runs[:, 0] for runs in on_grid], BAND_RESAMPLES, np.random.default_rng(0)
-    )
     at_each = [[runs[:, point] for runs in on_grid] for point in range(points)]
-    return _band(grid, at_each, drawn, statistic, confidence)
+    return _band(grid, at_each, statistic, confidence)
 
 
 def first_reach(steps: Runs, scores: Runs, threshold: float) -> tuple[float, bool]:
@@ -172,20 +166,12 @@ def _curve(steps: Runs, scores: Runs) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _band(
-    x: Runs,
-    at_each: list[list[np.ndarray]],
-    drawn: list[np.ndarray],
-    statistic: Statistic,
-    confidence: float,
+    x: Runs, at_each: list[list[np.ndarray]], statistic: Statistic, confidence: float
 ) -> Band:
     """The statistic, with its interval, of what the tasks' runs are `at_each` x."""
-    estimates, ends = [], []
-    for tasks in at_each:
-        estimate = float(statistic(tasks))
-        draws = statistic([runs[index] for runs, index in zip(tasks, drawn, strict=True)])
-        estimates.append(estimate)
-        ends.append(percentiles(estimate, draws, confidence))
-    lows, highs = zip(*ends, strict=True)
-    return Band(
-        tuple(float(at) for at in x), tuple(estimates), lows, highs, fewest_runs(at_each[0])
+    points = [bootstrap(tasks, statistic, confidence, BAND_RESAMPLES) for tasks in at_each]
+    estimates, lows, highs = (
+        [float(value) for value in values] for values in zip(*points, strict=True)
     )
+    steps = tuple(float(at) for at in x)
+    return Band(steps, tuple(estimates), tuple(lows), tuple(highs), fewest_runs(at_each[0]))

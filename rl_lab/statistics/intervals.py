@@ -60,6 +60,31 @@ def mean_interval(values: Runs, confidence: float = 0.95) -> Interval:
     return Interval(mean, low, high, data.size)
 
 
+def runs_interval(values: Runs, confidence: float = 0.95) -> Interval:
+    """Mean of one number a run (seed), with Student's t interval: for a few runs, up to 20 or so.
+
+    Of 3 to 10 runs it covers the truth far more often than the bootstrap of `mean_interval`, which
+    takes the spread of few values for the whole; scripts/coverage measures both.
+
+    Args:
+        values: one number a run, at least one.
+        confidence: nominal coverage, in (0, 1).
+
+    Returns:
+        The interval. Of one value, or of equal values, it is that value alone: the data show no
+        spread to judge by.
+
+    Raises:
+        ValueError: there are no values, or one is NaN or infinite.
+    """
+    runs = runs_of(values)
+    if np.ptp(runs) == 0:
+        return Interval(float(runs[0]), float(runs[0]), float(runs[0]), runs.size)
+    mean, error = float(runs.mean()), float(stats.sem(runs))
+    half = float(stats.t.ppf((1 + confidence) / 2, runs.size - 1)) * error
+    return Interval(mean, mean - half, mean + half, runs.size)
+
+
 def wilson_interval(successes: float, n: int, confidence: float = 0.95) -> Interval:
     """Share of successes with Wilson's score interval (1927): sound at 0, at 1 and for small n.
 

@@ -46,16 +46,19 @@ def fewest_runs(*groups: list[np.ndarray]) -> int:
 
 
 def resampled_runs(
-    tasks: list[np.ndarray], resamples: int, rng: np.random.Generator
+    tasks: Sequence[np.ndarray], resamples: int, rng: np.random.Generator
 ) -> list[np.ndarray]:
     """Draw runs with replacement, within each task: which run stands where, (resamples, runs)."""
-    return [rng.integers(runs.size, size=(resamples, runs.size)) for runs in tasks]
+    counts = [runs.shape[-1] for runs in tasks]
+    return [rng.integers(runs, size=(resamples, runs)) for runs in counts]
 
 
-def percentiles(estimate: float, draws: np.ndarray, confidence: float) -> tuple[float, float]:
-    """Return the ends of the middle share `confidence` of bootstrap draws (resamples,).
+def percentiles(
+    estimate: np.ndarray, draws: np.ndarray, confidence: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the middle share `confidence` of bootstrap draws (..., resamples).
 
-    They hold the estimate between them, which rounding or a biased statistic might leave out.
+    They hold the estimate (...) between them, which rounding or a biased statistic might leave out.
     """
-    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return min(float(low), estimate), max(float(high), estimate)
+    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2], axis=-1)
+    return np.minimum(low, estimate), np.maximum(high, estimate)

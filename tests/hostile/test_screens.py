@@ -157,8 +157,10 @@ def test_charts_escape_their_texts() -> None:
     assert "&lt;script&gt;" in chart
 
 
-def test_no_csv_is_written_that_a_spreadsheet_could_run() -> None:
+def test_csv_is_written_in_one_place_only() -> None:
+    """Where `test_exports` sees that no spreadsheet runs anything of it."""
     for package in ("rl_lab", "reward_models", "envs", "scripts"):
         for path in (ROOT / package).rglob("*.py"):
             source = path.read_text(encoding="utf-8")
-            assert not re.search(r"csv\.(writer|DictWriter)|to_csv|write_csv|savetxt", source), path
+            written = re.search(r"csv\.(writer|DictWriter)|to_csv|write_csv|savetxt", source)
+            assert not written or path.name == "table_files.py", path

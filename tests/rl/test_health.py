@@ -17,8 +17,8 @@ from rl_lab.rl.boundary import AtUpdateBoundary
 from rl_lab.rl.recipe import AgentRecipe, Environment
 from rl_lab.rl.train import TrainingFailed, train
 from rl_lab.run import Run
+from rl_lab.sameness import run_differences
 from rl_lab.signals import StopRequest
-from tests.sameness import run_differences
 
 MakeRecipe = Callable[..., AgentRecipe]
 MakeRun = Callable[..., Run]

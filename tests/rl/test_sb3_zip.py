@@ -123,7 +123,7 @@ def test_from_a_run_to_sb3_and_back(cli: CLI, runs_directory: Path) -> None:
     settings = ("--env.normalize", "{}")
     small = ("--budget.steps", "512", "--evaluation.episodes", "1", "--quiet")
     assert cli("train", "cartpole", "--name", "pole", *settings, *small)[0] == 0
-    code, output, _ = cli("export", "pole", "pole.zip", "--model", "last")
+    code, output, _ = cli("export", "pole", "--model", "last")
     assert code == 0
     assert "pole.zip  the agent: stable_baselines3.PPO.load" in output
     assert "pole-vecnormalize.pkl  how its observations are normalised" in output
@@ -143,12 +143,13 @@ def test_from_a_run_to_sb3_and_back(cli: CLI, runs_directory: Path) -> None:
                           ours.predict(seen, deterministic=True)[0])  # fmt: skip
     assert model.num_timesteps == step == 512
 
-    assert cli("export", "pole", "pole.zip")[2] == "rl-lab: pole.zip exists; nothing was written\n"
+    assert cli("export", "pole")[2] == "rl-lab: pole.zip exists; nothing was written\n"
     Path("pole.zip").rename("other.zip")
     assert "pole-vecnormalize.pkl exists" in cli("export", "pole")[2]
     assert Path("pole-vecnormalize.pkl").read_bytes() == written
     assert not Path("pole.zip").exists()
-    assert "should end in .zip" in cli("export", "pole", "pole.pkl")[2]
+    assert "should end in .zip" in cli("export", "pole", "--output", "pole.pkl")[2]
+    assert "by --output pole.zip" in cli("export", "pole", "pole.zip")[2]
 
     back = ("import", "other.zip", "--recipe", "cartpole", *settings)
     assert "give --normalization FILE.pkl" in cli(*back)[2]

@@ -1,10 +1,22 @@
-"""The mean's interval: known cases, and its coverage measured by simulation."""
+"""Intervals of means and shares: known cases, and coverage measured by simulation."""
+
+from collections.abc import Callable
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 
-from rl_lab.statistics import mean_interval, wilson_interval
+from rl_lab.statistics import (
+    FEW,
+    Interval,
+    few_runs,
+    mean_interval,
+    runs_interval,
+    wilson_interval,
+)
+from tests.statistics.samples import NOT_RUNS, number, runs
 
 
 def test_the_interval_holds_the_mean_and_shrinks_with_n() -> None:
@@ -35,9 +47,56 @@ def test_one_value_that_differs_gives_a_finite_interval() -> None:
     assert interval.low < interval.mean <= interval.high
 
 
-def test_no_values_are_an_error() -> None:
-    with pytest.raises(ValueError, match="no values"):
-        mean_interval([])
+@pytest.mark.parametrize("wrong", NOT_RUNS)
+@pytest.mark.parametrize("function", [mean_interval, runs_interval])
+def test_what_are_not_values_is_refused(
+    function: Callable[[list[float]], Interval], wrong: list[float]
+) -> None:
+    with pytest.raises(ValueError, match=r"no values|finite|number a run"):
+        function(wrong)
+
+
+def test_over_runs_it_is_students_interval() -> None:
+    values = [3.0, 5.0, 4.0, 8.0]
+    interval, known = runs_interval(values), stats.ttest_1samp(values, 0).confidence_interval()
+    assert (interval.mean, interval.n) == (5.0, 4)
+    assert (interval.low, interval.high) == pytest.approx((known.low, known.high))
+    assert runs_interval([0.1] * 3) == Interval(0.1, 0.1, 0.1, 3)
+
+
+def test_over_three_runs_it_covers_the_truth_where_the_bootstrap_does_not() -> None:
+    samples = np.random.default_rng(0).normal(size=(400, 3))
+    student, bootstrap = (
+        np.mean([interval.low <= 0 <= interval.high for interval in map(function, samples)])
+        for function in (runs_interval, mean_interval)
+    )
+    assert student > 0.91
+    assert bootstrap < 0.82
+
+
+@given(runs(), number, st.sampled_from([0.5, 1.0, 4.0]))
+@settings(max_examples=50, deadline=None)
+def test_shifted_and_scaled_values_shift_and_scale_the_interval(
+    values: list[float], by: float, times: float
+) -> None:
+    ours, plain = runs_interval([times * value + by for value in values]), runs_interval(values)
+    for end, known in [(ours.low, plain.low), (ours.high, plain.high)]:
+        assert end == pytest.approx(times * known + by, rel=1e-6, abs=1e-3)
+
+
+@given(runs())
+@settings(max_examples=30, deadline=None)
+def test_the_interval_holds_the_mean(values: list[float]) -> None:
+    for interval in (runs_interval(values), mean_interval(values)):
+        assert interval.low <= interval.mean <= interval.high
+        assert interval.n == len(values)
+
+
+@pytest.mark.parametrize(("n", "warned"), [(1, True), (FEW - 1, True), (FEW, False), (50, False)])
+def test_few_runs_are_warned_of(n: int, warned: bool) -> None:
+    warning = few_runs(n)
+    assert (warning is not None) == warned
+    assert warning is None or warning.startswith(f"only {n} run")
 
 
 def test_it_is_the_same_every_time() -> None:
