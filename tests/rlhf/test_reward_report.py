@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy.special import expit
 
+from rl_lab import language_charts, language_report
 from rl_lab.rlhf import reward_report
 
 
@@ -110,3 +111,23 @@ def test_the_ceiling_comes_from_the_data_stage(tmp_path: Path) -> None:
     rows = [{"margin": [0.0, 8.0], "share": 1.0, "half": 0.91, "full": 0.96}]
     path.write_text(json.dumps({"ceiling": rows}))
     assert reward_report.read_ceiling(path) == rows
+
+
+def test_the_report_is_read_as_it_is_written(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    difference = rng.normal(1, 1, 200)
+    margins = rng.uniform(0, 3, 200).tolist()
+    rated = [{"margin": [0.0, 8.0], "share": 1.0, "half": 0.9, "full": 0.95}]
+    (tmp_path / "report.json").write_text(json.dumps({"ceiling": rated}))
+    ensemble = {
+        "accuracy": reward_report.accuracy(difference, margins),
+        "calibration": reward_report.calibration(difference, [0.7] * 200),
+    }
+    ceiling = reward_report.read_ceiling(tmp_path / "report.json")
+    table = language_report.accuracy_table({"ensemble": ensemble, "ceiling": ceiling})
+    assert (table[0]["margin"], table[0]["full"].mean) == ("all pairs", 0.95)
+    assert len(table) > 5
+    against, found = language_report.calibration_of(ensemble)
+    assert against == "share of votes"
+    assert 0 < found["ece"] < 1
+    assert language_charts.reliability([found["table"]]) is not None
