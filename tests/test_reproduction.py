@@ -111,8 +111,8 @@ def test_experiments_are_judged_by_the_gold_judge(
 
 
 def test_a_run_is_reproduced_and_a_tampered_one_is_not(lab: Lab, runs_directory: Path) -> None:
-    settings = ("--budget.steps", "512", "--evaluation.every", "256", "--evaluation.episodes", "2",
-                "--quiet")  # fmt: skip
+    settings = ("--env.id", "RLLab/Match-v0", "--budget.steps", "512", "--evaluation.every", "256",
+                "--evaluation.episodes", "2", "--quiet")  # fmt: skip
     assert lab("train", "cartpole", "--name", "one", *settings).returncode == 0
     one = Run(runs_directory / "one")
     before = {path: path.stat().st_mtime_ns for path in one.path.rglob("*")}

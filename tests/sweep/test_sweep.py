@@ -15,7 +15,8 @@ from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.run import Run
 from tests.conftest import Lab
 
-SMALL = (
+SMALL = (  # of an environment whose episodes take ten steps
+    "--env.id", "RLLab/Match-v0",
     "--budget.steps", "512", "--evaluation.every", "256", "--evaluation.episodes", "2",
     "--sweep.winners", "1", "--sweep.fresh_seeds", "2", "--trials", "2", "--jobs", "2",
 )  # fmt: skip
