@@ -123,6 +123,7 @@ def _group(
         ],
         "iqm": asdict(aggregate_interval([scores])) if scores else None,
         "mean": asdict(runs_interval(scores)) if scores else None,
+        "over_reference": _over_reference(scores) if experiments else None,
         "references": [reference.model_dump() for reference in references],
         "standing": {
             "word": standing.word,
@@ -138,6 +139,16 @@ def _group(
         "language": language_group.content(experiments) if experiments else None,
         "background": about,
     }
+
+
+def _over_reference(gains: list[float]) -> str | None:
+    """What the interval of a language model's gain over itself before PPO allows to say."""
+    if len(gains) < 2:
+        return None
+    apart = runs_interval(gains)
+    if apart.low > 0:
+        return "better than"
+    return "worse than" if apart.high < 0 else "not told from"
 
 
 # --- across the tasks of a suite -----------------------------------------------------------------

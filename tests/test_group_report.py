@@ -189,7 +189,8 @@ def test_experiments_over_seeds(runs_directory: Path) -> None:
     [forgotten] = [row for row in language["measures"] if row["what"] == "held-out loss"]
     assert forgotten["policy"]["mean"] == pytest.approx(1.934)
     assert forgotten["reference"]["mean"] == pytest.approx(1.921)
-    for said_so in ("+1.10", "ceiling, all raters", "calibrated", "mean of 3", "movies-seed1",
+    for said_so in ("+1.10", "The policy is better than its reference",
+                    "ceiling, all raters", "calibrated", "mean of 3", "movies-seed1",
                     "81.4%", "held-out loss", "Reward against KL"):  # fmt: skip
         assert said_so in shown, said_so
     assert "<script" not in text
