@@ -201,5 +201,11 @@ def _across(
             )
         },
         "profile": asdict(performance_profile(normalised, taus)),
-        "improvement": asdict(probability_of_improvement(ours, theirs)) if ours else None,
+        "improvement": _improvement(ours, theirs) if ours else None,
     }  # fmt: skip
+
+
+def _improvement(ours: list[list[float]], published: list[list[float]]) -> dict[str, Any]:
+    """How likely a run is above what was published; `n` is of the runs, not of published values."""
+    chance = asdict(probability_of_improvement(ours, published))
+    return chance | {"n": min(map(len, ours))}

@@ -104,7 +104,7 @@ def test_json_and_page_say_the_same(runs_directory: Path) -> None:
         assert f"[{across[name]['low']:.2f}, {across[name]['high']:.2f}]" in shown
     assert across["tasks"] == ["pendulum", "cartpole"]
     assert across["improvement"]["mean"] == 0.5  # every run of one task, none of the other
-    assert "50% of runs above the published value" in shown
+    assert "50% of runs above the published value [50%, 50%]" in shown
 
 
 def test_a_page_fetches_nothing_scrolls_its_tables_and_knows_dark_print_and_phone(
