@@ -169,6 +169,20 @@ def test_what_strangers_wrote_is_inert(runs_directory: Path) -> None:
     assert text.count("&lt;script&gt;") >= 6
 
 
+def test_numbers_that_nobody_can_calculate_with_are_left_out(runs_directory: Path) -> None:
+    directory = fake_suite.build(runs_directory, seeds=2)
+    suite = (directory / "suite.yaml").read_text()
+    (directory / "suite.yaml").write_text(suite.replace("random: 20.0", "random: 500.0"))
+    for run in directory.glob("cartpole-seed*"):
+        recipe = (run / "recipe.yaml").read_text()
+        (run / "recipe.yaml").write_text(
+            recipe.replace("target_return: 475.0", "target_return: .inf")
+        )
+    _, said = report_of(directory)
+    assert said["groups"][1]["target"] is None
+    assert said["across"] is None  # of the second task no scale is left
+
+
 def test_experiments_over_seeds(runs_directory: Path) -> None:
     for seed in range(3):
         run = fake_experiment.build(runs_directory, f"movies-seed{seed}", seed=seed)
