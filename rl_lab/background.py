@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -62,7 +63,7 @@ def _command(provenance: dict[str, Any]) -> str | None:
     words = provenance.get("command")
     if not isinstance(words, list) or not words:
         return None
-    return " ".join(["rl-lab", *(str(word) for word in words[1:])])
+    return shlex.join(["rl-lab", *(str(word) for word in words[1:])])
 
 
 def _made_with(found: Iterable[dict[str, Any]]) -> dict[str, list[str]]:

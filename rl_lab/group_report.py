@@ -14,6 +14,7 @@ from rl_lab import agent_group, background, language_group
 from rl_lab.background import CompareWithDefault, View
 from rl_lab.experiment_view import ExperimentView, view_of
 from rl_lab.language_evaluation import number
+from rl_lab.plain_json import LARGEST_NUMBER
 from rl_lab.published import Standing, standings
 from rl_lab.results import Group
 from rl_lab.run_view import RunView
@@ -79,11 +80,17 @@ def _references(
     """What was published: by the suite; else by the recipe, for as long as it is as it came."""
     if entry is not None:
         return entry.references
-    value = number(group.recipe.get("reference_return"))
+    value = _usable(group.recipe.get("reference_return"))
     if value is None:
         return []
     changed = any(row["key"].startswith(DONE_BY) for row in differences)
     return [Reference(value=value, runs=1, comparable=not changed, source=ZOO)]
+
+
+def _usable(value: Any) -> float | None:
+    """A number of a recipe that can be calculated with; a stranger's need not be one."""
+    found = number(value)
+    return found if found is not None and abs(found) <= LARGEST_NUMBER else None
 
 
 def _scores(group: Group) -> list[float]:
@@ -101,7 +108,7 @@ def _group(
 ) -> dict[str, Any]:
     """One group: what it came to, what it took, and how it came about."""
     measure = group.measures[0] if group.measures else None
-    target = number(group.recipe.get("target_return"))
+    target = _usable(group.recipe.get("target_return"))
     agents = [view for view in views if isinstance(view, RunView)]
     experiments = [view for view in views if isinstance(view, ExperimentView)]
     return {
@@ -123,6 +130,7 @@ def _group(
         ],
         "iqm": asdict(aggregate_interval([scores])) if scores else None,
         "mean": asdict(runs_interval(scores)) if scores else None,
+        "over_reference": _over_reference(scores) if experiments else None,
         "references": [reference.model_dump() for reference in references],
         "standing": {
             "word": standing.word,
@@ -138,6 +146,16 @@ def _group(
         "language": language_group.content(experiments) if experiments else None,
         "background": about,
     }
+
+
+def _over_reference(gains: list[float]) -> str | None:
+    """What the interval of a language model's gain over itself before PPO allows to say."""
+    if len(gains) < 2:
+        return None
+    apart = runs_interval(gains)
+    if apart.low > 0:
+        return "better than"
+    return "worse than" if apart.high < 0 else "not told from"
 
 
 # --- across the tasks of a suite -----------------------------------------------------------------
@@ -165,9 +183,11 @@ def _across(
         entry = entries.get(group.name)
         if entry is None or entry.random is None or entry.top is None or not own:
             continue
-        if entry.top == entry.random:
+        scale = entry.top - entry.random
+        relative = [(one - entry.random) / scale for one in own] if scale else []
+        if not relative or any(_usable(one) is None for one in relative):
             continue
-        tasks[group.name] = [(one - entry.random) / (entry.top - entry.random) for one in own]
+        tasks[group.name] = relative
         comparable = [reference.value for reference in known if reference.comparable]
         if comparable:
             ours.append(own)
@@ -190,5 +210,11 @@ def _across(
             )
         },
         "profile": asdict(performance_profile(normalised, taus)),
-        "improvement": asdict(probability_of_improvement(ours, theirs)) if ours else None,
+        "improvement": _improvement(ours, theirs) if ours else None,
     }  # fmt: skip
+
+
+def _improvement(ours: list[list[float]], published: list[list[float]]) -> dict[str, Any]:
+    """How likely a run is above what was published; `n` is of the runs, not of published values."""
+    chance = asdict(probability_of_improvement(ours, published))
+    return chance | {"n": min(map(len, ours))}

@@ -85,5 +85,5 @@ def _standing(
 
 
 def _signed(value: float) -> str:
-    sign = "+" if value > 0 else "−" if value < 0 else ""
+    sign = "+" if value > 0 else "-" if value < 0 else ""
     return f"{sign}{short(abs(value))}"

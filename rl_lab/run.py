@@ -8,7 +8,7 @@
         checkpoints/      see rl_lab.checkpoint
         best/             the best model by evaluation return, in the same form
         evaluation.json   what `rl-lab evaluate` measured
-        videos/, report.html
+        videos/, report.html, report.json
 
 A run that says `running` may have died; `Run.state` tells by asking for its lock, which the
 operating system releases with the process that held it, however that process ended.

@@ -104,7 +104,7 @@ def test_json_and_page_say_the_same(runs_directory: Path) -> None:
         assert f"[{across[name]['low']:.2f}, {across[name]['high']:.2f}]" in shown
     assert across["tasks"] == ["pendulum", "cartpole"]
     assert across["improvement"]["mean"] == 0.5  # every run of one task, none of the other
-    assert "50% of runs above the published value" in shown
+    assert "50% of runs above the published value [50%, 50%]" in shown
 
 
 def test_a_page_fetches_nothing_scrolls_its_tables_and_knows_dark_print_and_phone(
@@ -169,6 +169,20 @@ def test_what_strangers_wrote_is_inert(runs_directory: Path) -> None:
     assert text.count("&lt;script&gt;") >= 6
 
 
+def test_numbers_that_nobody_can_calculate_with_are_left_out(runs_directory: Path) -> None:
+    directory = fake_suite.build(runs_directory, seeds=2)
+    suite = (directory / "suite.yaml").read_text()
+    (directory / "suite.yaml").write_text(suite.replace("random: 20.0", "random: 500.0"))
+    for run in directory.glob("cartpole-seed*"):
+        recipe = (run / "recipe.yaml").read_text()
+        (run / "recipe.yaml").write_text(
+            recipe.replace("target_return: 475.0", "target_return: .inf")
+        )
+    _, said = report_of(directory)
+    assert said["groups"][1]["target"] is None
+    assert said["across"] is None  # of the second task no scale is left
+
+
 def test_experiments_over_seeds(runs_directory: Path) -> None:
     for seed in range(3):
         run = fake_experiment.build(runs_directory, f"movies-seed{seed}", seed=seed)
@@ -189,7 +203,8 @@ def test_experiments_over_seeds(runs_directory: Path) -> None:
     [forgotten] = [row for row in language["measures"] if row["what"] == "held-out loss"]
     assert forgotten["policy"]["mean"] == pytest.approx(1.934)
     assert forgotten["reference"]["mean"] == pytest.approx(1.921)
-    for said_so in ("+1.10", "ceiling, all raters", "calibrated", "mean of 3", "movies-seed1",
+    for said_so in ("+1.10", "The policy is better than its reference",
+                    "ceiling, all raters", "calibrated", "mean of 3", "movies-seed1",
                     "81.4%", "held-out loss", "Reward against KL"):  # fmt: skip
         assert said_so in shown, said_so
     assert "<script" not in text
