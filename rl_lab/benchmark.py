@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from rl_lab import recipes
+from rl_lab.engines.workers import LAB, Job, training
 from rl_lab.language_evaluation import mapping
 from rl_lab.recipes import Section
 from rl_lab.run import Run
-from rl_lab.workers import LAB, Job, training
 
 JUDGED = "best greedy"
 """The evaluation a benchmark goes by, as `rl-lab evaluate` files it."""

@@ -17,7 +17,7 @@ from rl_lab.cli import main
 from rl_lab.commands import kinds
 from rl_lab.errors import UserError
 from rl_lab.run import Run
-from rl_lab.suite_progress import PlainProgress, SuiteProgress
+from rl_lab.screens.suite_progress import PlainProgress, SuiteProgress
 from tests.judged_runs import judged_group, judged_run
 
 SUITE = """

@@ -10,13 +10,13 @@ import pytest
 from rich.console import Console
 
 from rl_lab import vitals
-from rl_lab.dashboard import plain_line, render
-from rl_lab.drawing import duration, sparkline
-from rl_lab.follow import follow
 from rl_lab.metrics import MetricLog
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.run import Run
 from rl_lab.run_view import RunView
+from rl_lab.screens.dashboard import plain_line, render
+from rl_lab.screens.drawing import duration, sparkline
+from rl_lab.screens.follow import follow
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rl_lab.engines import EngineName, open_engine
+from rl_lab.engines.choice import EngineName, open_engine
+from rl_lab.engines.workers import Engine, Job, Workers
 from rl_lab.errors import UserError
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.run import Run
-from rl_lab.workers import Engine, Job, Workers
 
 MakeRecipe = Callable[..., AgentRecipe]
 MakeRun = Callable[..., Run]

@@ -13,7 +13,7 @@ from rl_lab.cli import main
 from rl_lab.commands.kinds import differences_to_default
 from rl_lab.files import write_json
 from rl_lab.metrics import MetricLog
-from rl_lab.report import write_group_report
+from rl_lab.reports.report import write_group_report
 from rl_lab.run import Run
 from tests import fake_experiment, fake_suite
 from tests.fake_experiment import HOSTILE

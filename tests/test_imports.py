@@ -18,6 +18,9 @@ FORBIDDEN = {
     # Pure functions on numbers.
     "rl_lab/statistics": ("rl_lab.rl", "rl_lab.rlhf", "rl_lab.commands", "rl_lab.cli", "pandas"),
     "rl_lab/sweep": ("rl_lab.rl", "rl_lab.rlhf", "rl_lab.commands", "rl_lab.cli"),
+    "rl_lab/engines": ("rl_lab.rl", "rl_lab.rlhf", "rl_lab.commands", "rl_lab.cli"),
+    "rl_lab/reports": ("rl_lab.rl", "rl_lab.rlhf", "rl_lab.commands", "rl_lab.cli"),
+    "rl_lab/screens": ("rl_lab.rl", "rl_lab.rlhf", "rl_lab.commands", "rl_lab.cli"),
     "rl_lab": ("rl_lab.rl", "rl_lab.rlhf", "rl_lab.commands", "rl_lab.cli"),
 }
 
@@ -65,7 +68,7 @@ def modules_after(code: str) -> set[str]:
         "import rl_lab.cli",
         "from rl_lab.cli import main\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass",
         "from rl_lab.cli import main\ntry:\n    main(['recipes'])\nexcept SystemExit:\n    pass",
-        "import rl_lab.follow",
+        "import rl_lab.screens.follow",
         "import rl_lab.rl.recipe",
     ],
 )

@@ -16,15 +16,15 @@ from rich.console import Console
 from rl_lab import language_vitals
 from rl_lab.commands.kinds import differences_to_default
 from rl_lab.commands.runs import runs
-from rl_lab.dashboard import View, plain_line, render
 from rl_lab.errors import UserError
 from rl_lab.experiment_view import STAGES, ExperimentView, view_of
-from rl_lab.follow import follow
 from rl_lab.language_evaluation import LanguageEvaluation
-from rl_lab.report import write_report
+from rl_lab.reports.report import write_report
 from rl_lab.rlhf import recipe as language_recipe
 from rl_lab.run import Run
 from rl_lab.run_view import RunView
+from rl_lab.screens.dashboard import View, plain_line, render
+from rl_lab.screens.follow import follow
 from tests import fake_experiment as fake
 
 

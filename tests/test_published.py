@@ -2,7 +2,7 @@
 
 import pytest
 
-from rl_lab.published import standings
+from rl_lab.reports.published import standings
 from rl_lab.suites import Reference
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from rl_lab.commands.kinds import differences_to_default
 from rl_lab.metrics import MetricLog
-from rl_lab.report import write_report
+from rl_lab.reports.report import write_report
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.run import Run
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from rl_lab.engines.workers import Job, Workers, end_leftovers
 from rl_lab.run import Run
-from rl_lab.workers import Job, Workers, end_leftovers
 
 
 @pytest.fixture

@@ -18,17 +18,17 @@ from rl_lab.benchmark import Planned
 from rl_lab.commands import kinds
 from rl_lab.commands.report import report as write_report
 from rl_lab.commands.supervision import supervise
-from rl_lab.engines import EngineName, open_engine
+from rl_lab.engines.choice import EngineName, open_engine
+from rl_lab.engines.workers import Workers, end_leftovers
 from rl_lab.errors import UserError
 from rl_lab.files import write_atomically
 from rl_lab.rl.trust import grant, granted
 from rl_lab.run import Run, check_name, runs_directory
+from rl_lab.screens.suite_progress import PlainProgress, SuiteProgress
 from rl_lab.signals import StopRequest
 from rl_lab.storage import check_writable
-from rl_lab.suite_progress import PlainProgress, SuiteProgress
 from rl_lab.suites import Suite
 from rl_lab.text import inert
-from rl_lab.workers import Workers, end_leftovers
 
 SECONDS_BETWEEN_LOOKS = 0.5
 

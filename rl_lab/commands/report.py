@@ -6,10 +6,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from rl_lab import agent_group, results, suites
+from rl_lab import results, suites
 from rl_lab.commands.kinds import differences_to_default
 from rl_lab.errors import UserError
 from rl_lab.files import is_directory, is_file
+from rl_lab.reports import agent_group
 from rl_lab.results import Group
 from rl_lab.rl.trust import grant
 from rl_lab.run import Run, runs_directory
@@ -39,7 +40,7 @@ def report(
     trust
         A module that an environment's id may import (module:Id); importing it runs its code.
     """
-    from rl_lab.report import write_group_report, write_report
+    from rl_lab.reports.report import write_group_report, write_report
 
     grant(trust or [])
     if not runs:

@@ -14,20 +14,20 @@ from rl_lab.checkpoint import CheckpointError
 from rl_lab.commands import kinds
 from rl_lab.commands.kinds import Recipe
 from rl_lab.commands.supervision import supervise
+from rl_lab.engines.workers import LAB, Job, Workers, end_leftovers, training
 from rl_lab.errors import UserError
 from rl_lab.experiment_view import view_of
 from rl_lab.files import is_there, write_json
-from rl_lab.follow import follow
 from rl_lab.language_evaluation import mapping, number
 from rl_lab.plain_json import read_object
 from rl_lab.results import JUDGED
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.rl.trust import grant, granted
 from rl_lab.run import Run, check_name, runs_directory
+from rl_lab.screens.follow import follow
 from rl_lab.signals import StopRequest
 from rl_lab.storage import check_writable
 from rl_lab.text import inert
-from rl_lab.workers import LAB, Job, Workers, end_leftovers, training
 
 EPISODES = 100
 """Fresh episodes that both are judged on, unless the original was judged on another number."""

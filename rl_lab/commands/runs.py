@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rl_lab.drawing import STATE_STYLES, duration
 from rl_lab.experiment_view import ExperimentView, is_experiment
 from rl_lab.language_vitals import judges
 from rl_lab.metrics import latest
 from rl_lab.run import Run, all_runs, runs_directory
+from rl_lab.screens.drawing import STATE_STYLES, duration
 from rl_lab.text import inert_text, short
 
 

@@ -3,8 +3,8 @@
 import time
 from collections.abc import Callable
 
+from rl_lab.engines.workers import Workers
 from rl_lab.signals import StopRequest
-from rl_lab.workers import Workers
 
 
 def supervise(

@@ -18,10 +18,10 @@ from rl_lab.commands.supervision import supervise
 from rl_lab.commands.sweep_tables import show
 from rl_lab.errors import UserError, nearest
 from rl_lab.files import is_file, write_atomically
-from rl_lab.follow import follow
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.rl.trust import grant, granted
 from rl_lab.run import Run, check_name, runs_directory
+from rl_lab.screens.follow import follow
 from rl_lab.signals import StopRequest
 from rl_lab.storage import check_writable
 from rl_lab.sweep import space

@@ -16,17 +16,17 @@ from rl_lab import recipes, threads
 from rl_lab.commands import kinds
 from rl_lab.commands.kinds import Kind, Recipe
 from rl_lab.commands.supervision import supervise
+from rl_lab.engines.workers import LAB, Job, Workers, training
 from rl_lab.errors import UserError
 from rl_lab.experiment_view import ExperimentView, view_of
 from rl_lab.files import writing
-from rl_lab.follow import follow
 from rl_lab.metrics import read_metrics
 from rl_lab.rl.trust import grant, granted
 from rl_lab.run import Run, check_name, fresh_names, runs_directory
+from rl_lab.screens.follow import follow
 from rl_lab.signals import StopRequest
 from rl_lab.storage import check_writable
 from rl_lab.text import inert, short
-from rl_lab.workers import LAB, Job, Workers, training
 
 MOST_SEEDS = 1000
 

@@ -2,8 +2,8 @@
 
 from rl_lab.errors import UserError
 from rl_lab.experiment_view import view_of
-from rl_lab.follow import follow
 from rl_lab.run import Run, all_runs, runs_directory
+from rl_lab.screens.follow import follow
 from rl_lab.signals import StopRequest
 
 

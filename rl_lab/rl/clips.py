@@ -1,7 +1,7 @@
 """Videos of judged episodes: each is played again from its seed by the agent that was judged."""
 
-from rl_lab.clips import Clip
 from rl_lab.errors import UserError
+from rl_lab.reports.clips import Clip
 from rl_lab.rl import seeding
 from rl_lab.rl.play import play
 from rl_lab.rl.saved import load_agent, recipe_of

@@ -53,7 +53,7 @@ def export_onnx(recipe: AgentRecipe, snapshot: Snapshot, file: Path, run_name: s
     """
     try:
         import onnx
-        import onnxruntime  # type: ignore[import-untyped]
+        import onnxruntime
         import onnxscript  # noqa: F401 -- torch's exporter asks for it only half way
     except ImportError as error:
         raise UserError(

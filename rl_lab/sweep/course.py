@@ -8,12 +8,13 @@ from typing import Any
 from optuna.trial import FrozenTrial
 
 from rl_lab import benchmark, recipes
-from rl_lab.drawing import duration
+from rl_lab.engines.workers import Workers, end_leftovers
 from rl_lab.errors import UserError
 from rl_lab.experiment_view import ExperimentView, view_of
 from rl_lab.files import write_json
 from rl_lab.run import Run
 from rl_lab.run_view import RunView
+from rl_lab.screens.drawing import duration
 from rl_lab.sweep import confirmation
 from rl_lab.sweep.confirmation import EPISODES, Contender
 from rl_lab.sweep.measure import Measure
@@ -21,7 +22,6 @@ from rl_lab.sweep.search import Search, ensure
 from rl_lab.sweep.study import Study
 from rl_lab.sweep_recipe import Sweep
 from rl_lab.text import short
-from rl_lab.workers import Workers, end_leftovers
 
 
 class Course:

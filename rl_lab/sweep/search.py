@@ -8,6 +8,7 @@ from typing import Any
 
 from optuna.trial import Trial
 
+from rl_lab.engines.workers import Job, Workers, training
 from rl_lab.files import writing
 from rl_lab.recipes import Section
 from rl_lab.run import Run
@@ -16,7 +17,6 @@ from rl_lab.sweep.space import said
 from rl_lab.sweep.study import Study
 from rl_lab.sweep_recipe import Sweep
 from rl_lab.text import short
-from rl_lab.workers import Job, Workers, training
 
 
 @dataclass

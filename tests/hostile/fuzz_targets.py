@@ -21,19 +21,20 @@ import yaml
 from hypothesis import strategies as st
 from rich.console import Console
 
-from rl_lab import checkpoint, recipes, report
+from rl_lab import checkpoint, recipes
 from rl_lab.checkpoint import CheckpointError
 from rl_lab.commands import kinds
 from rl_lab.commands.kinds import differences_to_default
 from rl_lab.commands.language_result import show_result
 from rl_lab.commands.runs import runs
-from rl_lab.dashboard import plain_line, render
 from rl_lab.errors import UserError
 from rl_lab.experiment_view import view_of
+from rl_lab.reports import report
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.rlhf.data.own_data import check_file, prepare_own_data
 from rl_lab.rlhf.recipe import LanguageRecipe
 from rl_lab.run import Run
+from rl_lab.screens.dashboard import plain_line, render
 from tests import fake_experiment as fake
 
 # --- wild values ---------------------------------------------------------------------------------
@@ -244,8 +245,8 @@ def read_evaluation(content: bytes, directory: Path) -> None:
     for path in paths:
         (path / "evaluation.json").write_bytes(content)
         see(path)
-        with mock.patch("rl_lab.figures.svg", return_value=""), \
-             mock.patch("rl_lab.language_charts.svg", return_value=""):  # fmt: skip
+        with mock.patch("rl_lab.reports.figures.svg", return_value=""), \
+             mock.patch("rl_lab.reports.language_charts.svg", return_value=""):  # fmt: skip
             report.write_report(Run(path), differences_to_default)
     with silent():
         try:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from rl_lab import cli, figures
+from rl_lab import cli
 from rl_lab.provenance import ROOT
+from rl_lab.reports import figures
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.run import Run
 from rl_lab.text import inert

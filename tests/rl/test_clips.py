@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from rl_lab import agent_group, checkpoint, clips
+from rl_lab import checkpoint
 from rl_lab.cli import main
-from rl_lab.clips import Clip
 from rl_lab.errors import UserError
+from rl_lab.reports import agent_group, clips
+from rl_lab.reports.clips import Clip
 from rl_lab.rl import agent, agent_state
 from rl_lab.rl.clips import record
 from rl_lab.rl.recipe import AgentRecipe

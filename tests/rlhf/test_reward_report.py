@@ -10,7 +10,7 @@ import pytest
 import torch
 from scipy.special import expit
 
-from rl_lab import language_charts, language_report
+from rl_lab.reports import language_charts, language_report
 from rl_lab.rlhf import reward_report
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from rl_lab import recipes
+from rl_lab.engines.workers import Job
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.run import Run
 from rl_lab.sweep.measure import AgentMeasure, LanguageMeasure
 from rl_lab.sweep.search import Search
 from rl_lab.sweep.study import Study
 from rl_lab.sweep_recipe import Parameter, Pruning, Sweep
-from rl_lab.workers import Job
 from tests import fake_experiment
 
 EVERY, BUDGET = 100, 1000

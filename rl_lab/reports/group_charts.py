@@ -1,4 +1,4 @@
-"""The charts of a report of groups, drawn from its plain data (`rl_lab.group_report`)."""
+"""The charts of a report of groups, drawn from its plain data (`rl_lab.reports.group_report`)."""
 
 from collections import defaultdict
 from functools import partial
@@ -6,9 +6,9 @@ from typing import Any
 
 import jinja2
 
-from rl_lab import language_charts
-from rl_lab.figures import BLUE, GREEN, GREY, ORANGE, svg
 from rl_lab.language_evaluation import estimate
+from rl_lab.reports import language_charts
+from rl_lab.reports.figures import BLUE, GREEN, GREY, ORANGE, svg
 
 Markup = jinja2.filters.Markup
 WIDE, SMALL = (6.8, 3.5), language_charts.SIZE

@@ -6,11 +6,12 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from rl_lab import drawing, language_vitals
-from rl_lab.drawing import STATE_STYLES, WIDE, duration, newest, sparkline
+from rl_lab import language_vitals
 from rl_lab.experiment_view import ExperimentView
 from rl_lab.metrics import numbers_of
 from rl_lab.run_view import RunView
+from rl_lab.screens import drawing
+from rl_lab.screens.drawing import STATE_STYLES, WIDE, duration, newest, sparkline
 from rl_lab.text import inert_text, short
 
 

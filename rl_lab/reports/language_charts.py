@@ -8,9 +8,9 @@ import jinja2
 
 from rl_lab import language_vitals
 from rl_lab.experiment_view import ExperimentView
-from rl_lab.figures import BLUE, COLOURS, GREEN, GREY, ORANGE, svg
 from rl_lab.language_evaluation import estimate, mapping, number, rows
 from rl_lab.metrics import Record, numbers_of
+from rl_lab.reports.figures import BLUE, COLOURS, GREEN, GREY, ORANGE, svg
 from rl_lab.text import inert
 
 Markup = jinja2.filters.Markup

@@ -4,10 +4,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rl_lab import language_report, language_vitals
+from rl_lab import language_vitals
 from rl_lab.experiment_view import ExperimentView
 from rl_lab.language_evaluation import LanguageEvaluation, Row, number, rows
 from rl_lab.plain_json import read_object
+from rl_lab.reports import language_report
 from rl_lab.statistics import runs_interval
 
 Interval = dict[str, Any]

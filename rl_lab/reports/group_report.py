@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from rl_lab import agent_group, background, language_group
-from rl_lab.background import CompareWithDefault, View
 from rl_lab.experiment_view import ExperimentView, view_of
 from rl_lab.language_evaluation import number
 from rl_lab.plain_json import LARGEST_NUMBER
-from rl_lab.published import Standing, standings
+from rl_lab.reports import agent_group, background, language_group
+from rl_lab.reports.background import CompareWithDefault, View
+from rl_lab.reports.published import Standing, standings
 from rl_lab.results import Group
 from rl_lab.run_view import RunView
 from rl_lab.statistics import (

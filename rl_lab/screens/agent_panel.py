@@ -5,10 +5,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from rl_lab import drawing
-from rl_lab.drawing import WIDE, duration, newest, sparkline
 from rl_lab.language_evaluation import mapping
 from rl_lab.run_view import RunView
+from rl_lab.screens import drawing
+from rl_lab.screens.drawing import WIDE, duration, newest, sparkline
 from rl_lab.text import inert, inert_text, short
 
 

@@ -7,10 +7,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from rl_lab import drawing, ppo_panel, stage_panels
-from rl_lab.drawing import STATE_STYLES, duration
 from rl_lab.experiment_view import ExperimentView
 from rl_lab.run_view import RunView
+from rl_lab.screens import drawing, ppo_panel, stage_panels
+from rl_lab.screens.drawing import STATE_STYLES, duration
 from rl_lab.text import inert, inert_text
 
 STAGE_PANELS: dict[str, Callable[[ExperimentView, RunView, int, int], RenderableType]] = {

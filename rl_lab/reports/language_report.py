@@ -6,11 +6,12 @@ Files may be missing (a stage not begun) or damaged: whatever cannot be read is 
 from pathlib import Path
 from typing import Any
 
-from rl_lab import language_charts, language_vitals
-from rl_lab.drawing import duration
+from rl_lab import language_vitals
 from rl_lab.experiment_view import ExperimentView
 from rl_lab.language_evaluation import Estimate, estimate, mapping, number, rows
 from rl_lab.plain_json import read_object
+from rl_lab.reports import language_charts
+from rl_lab.screens.drawing import duration
 
 LONGEST_CARD = 100_000
 """Characters of a data card that are shown."""

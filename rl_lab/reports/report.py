@@ -1,7 +1,8 @@
 """Reports: a self-contained HTML page, nothing fetched, and the same content as JSON beside it.
 
-What is said is gathered as plain data first (`rl_lab.group_report`); the page is a template over
-it. Everything is escaped by the template engine; the one exception are the charts, our own SVG.
+What is said is gathered as plain data first (`rl_lab.reports.group_report`); the page is a template
+over it. Everything is escaped by the template engine; the one exception are the charts, our own
+SVG.
 """
 
 import base64
@@ -11,18 +12,19 @@ from typing import Any
 
 import jinja2
 
-from rl_lab import background, figures, group_charts, group_report, language_report, results
-from rl_lab.background import CompareWithDefault
+from rl_lab import results
 from rl_lab.cost import WATTS_PER_CORE
-from rl_lab.drawing import duration
 from rl_lab.errors import UserError
 from rl_lab.experiment_view import ExperimentView, view_of
 from rl_lab.files import write_atomically, write_json
 from rl_lab.language_evaluation import mapping, number
 from rl_lab.metrics import numbers_of
+from rl_lab.reports import background, figures, group_charts, group_report, language_report
+from rl_lab.reports.background import CompareWithDefault
 from rl_lab.results import Group, Result
 from rl_lab.run import Run
 from rl_lab.run_view import RunView
+from rl_lab.screens.drawing import duration
 from rl_lab.suites import Suite
 from rl_lab.text import inert, short
 

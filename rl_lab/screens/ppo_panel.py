@@ -7,12 +7,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rl_lab import drawing, language_vitals
-from rl_lab.drawing import WIDE, figure, sparkline
+from rl_lab import language_vitals
 from rl_lab.experiment_view import ExperimentView
 from rl_lab.language_evaluation import mapping, number
 from rl_lab.metrics import Record, latest, numbers_of
 from rl_lab.run_view import RunView
+from rl_lab.screens import drawing
+from rl_lab.screens.drawing import WIDE, figure, sparkline
 from rl_lab.text import inert, inert_text
 
 VITALS = (

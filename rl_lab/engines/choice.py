@@ -7,8 +7,8 @@ installation, under the same paths, as a shared file system gives.
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from rl_lab.engines.workers import Engine, Here
 from rl_lab.errors import UserError, nearest
-from rl_lab.workers import Engine, Here
 
 EngineName = Literal["local", "ray", "slurm"]
 
@@ -24,11 +24,11 @@ def open_engine(name: EngineName, options: Sequence[str] = ()) -> Engine:
         UserError: an option is wrong, a package is missing, or there is no cluster.
     """
     if name == "ray":
-        from rl_lab.ray_engine import OPTIONS, RayEngine
+        from rl_lab.engines.ray_engine import OPTIONS, RayEngine
 
         return RayEngine(**_parsed(options, name, OPTIONS))
     if name == "slurm":
-        from rl_lab import slurm_engine
+        from rl_lab.engines import slurm_engine
 
         return slurm_engine.SlurmEngine(_parsed(options, name, slurm_engine.OPTIONS))
     _parsed(options, name, {})

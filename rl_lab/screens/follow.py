@@ -8,7 +8,7 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from rl_lab.dashboard import View, plain_line, render
+from rl_lab.screens.dashboard import View, plain_line, render
 from rl_lab.text import inert_text
 
 REDRAWS_PER_SECOND = 2

@@ -5,8 +5,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from rl_lab.engines.workers import Job
 from rl_lab.signals import StopRequest
-from rl_lab.workers import Job
 
 SECONDS_BETWEEN_LOOKS = 0.2
 

@@ -9,11 +9,11 @@ import signal
 import sys
 from typing import Any
 
+from rl_lab.engines.remote_commands import RemoteCommands
+from rl_lab.engines.workers import Job, Process
 from rl_lab.errors import UserError
 from rl_lab.extras import install_command
-from rl_lab.remote_commands import RemoteCommands
 from rl_lab.text import inert
-from rl_lab.workers import Job, Process
 
 OPTIONS: dict[str, type] = {"cpus": int, "gpus": int}
 """cpus: of a cluster begun here, as many as there are if not given; gpus: that each job wants."""

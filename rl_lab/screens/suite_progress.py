@@ -11,9 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from rl_lab.benchmark import Planned, judged
-from rl_lab.drawing import BLOCKS, duration
 from rl_lab.errors import UserError
 from rl_lab.results import Measure, result_of
+from rl_lab.screens.drawing import BLOCKS, duration
 from rl_lab.statistics import runs_interval
 from rl_lab.suites import Entry, Suite
 from rl_lab.text import inert, inert_text, short

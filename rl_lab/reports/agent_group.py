@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rl_lab import clips
 from rl_lab.language_evaluation import mapping
 from rl_lab.metrics import numbers_of
+from rl_lab.reports import clips
 from rl_lab.results import JUDGED
 from rl_lab.run import Run
 from rl_lab.run_view import RunView

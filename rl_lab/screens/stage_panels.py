@@ -6,11 +6,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from rl_lab import drawing
-from rl_lab.drawing import figure, sparkline
 from rl_lab.experiment_view import ExperimentView
 from rl_lab.metrics import Record, latest, numbers_of
 from rl_lab.run_view import RunView
+from rl_lab.screens import drawing
+from rl_lab.screens.drawing import figure, sparkline
 from rl_lab.text import inert
 
 Course = tuple[str, Sequence[float], str]

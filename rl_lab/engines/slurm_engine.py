@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rl_lab.engines.remote_commands import RemoteCommands
+from rl_lab.engines.workers import Job, Process
 from rl_lab.errors import UserError
 from rl_lab.extras import install_command
 from rl_lab.files import writing
-from rl_lab.remote_commands import RemoteCommands
 from rl_lab.text import inert
-from rl_lab.workers import Job, Process
 
 OPTIONS: dict[str, type] = {
     "partition": str, "account": str, "qos": str, "constraint": str, "time": int, "memory": int,

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from rich.console import Group, RenderableType
 
-from rl_lab import agent_panel, experiment_panel, group_panel
 from rl_lab.experiment_view import ExperimentView
 from rl_lab.run_view import RunView
+from rl_lab.screens import agent_panel, experiment_panel, group_panel
 
 View = RunView | ExperimentView
 

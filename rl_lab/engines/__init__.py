@@ -1,0 +1,1 @@
+"""Where many runs are trained: in processes here, on a Ray cluster, or by Slurm."""
