@@ -11,7 +11,6 @@ from rl_lab.drawing import STATE_STYLES, WIDE, duration, newest, sparkline
 from rl_lab.experiment_view import ExperimentView
 from rl_lab.metrics import numbers_of
 from rl_lab.run_view import RunView
-from rl_lab.statistics import runs_interval
 from rl_lab.text import inert_text, short
 
 
@@ -147,6 +146,10 @@ def _mean(courses: Sequence[Sequence[float]], wide: bool) -> str:
     last = [course[-1] for course in courses if course]
     if not last:
         return "–"
-    interval = runs_interval(last)
-    half = f"±{short(interval.high - interval.mean)}" if wide and len(last) > 1 else ""
-    return f"{short(interval.mean)}{half} ({len(last)})"
+    half = ""
+    if wide and len(last) > 1:
+        from rl_lab.statistics import runs_interval  # scipy: slow to import, and not always needed
+
+        interval = runs_interval(last)
+        half = f"±{short(interval.high - interval.mean)}"
+    return f"{short(sum(last) / len(last))}{half} ({len(last)})"

@@ -26,10 +26,10 @@ class RayEngine:
         """Connect to the cluster, or begin one.
 
         Raises:
-            UserError: Ray is missing, or there is no cluster at RAY_ADDRESS.
+            UserError: Ray is missing, or there is no cluster at RAY_ADDRESS, or none can be begun.
         """
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        # Ray would hide GPUs from jobs that ask for none, which have a say in that themselves.
+        # Jobs that ask Ray for no GPU still see what there is: recipes choose their device.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         try:
             import ray
@@ -48,7 +48,10 @@ class RayEngine:
                 ignore_reinit_error=True, log_to_driver=False, logging_level=logging.ERROR, **size
             )
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
-            raise UserError(f"no Ray cluster at RAY_ADDRESS={address!r}: {error}") from None
+            where = (
+                f"no cluster at RAY_ADDRESS={address!r}" if address else "none can be begun here"
+            )
+            raise UserError(f"--engine ray: {where}: {error}") from None
         self._most = max(node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"])
 
     def start(self, job: Job, commands: list[list[str]]) -> tuple[Process, list[list[str]]]:

@@ -82,7 +82,7 @@ class Sweep(Section):
     """
 
     parameters: Annotated[dict[str, Parameter], Field(min_length=1)]
-    """What is searched: dotted recipe keys, and the values each may take."""
+    """What is searched: dotted recipe keys, each {low, high, log, step, integer} or {choices}."""
     trials: Positive = 20
     """Trials, pruned and failed ones included."""
     seeds_a_trial: Annotated[int, Field(ge=1, le=100)] = 1

@@ -17,7 +17,7 @@ from rl_lab.run import Run
 from tests.conftest import Lab
 
 COMMANDS = ["train", "evaluate", "runs", "recipes", "watch", "play", "report", "export",
-            "import", "doctor"]  # fmt: skip
+            "import", "doctor", "sweep", "reproduce"]  # fmt: skip
 
 
 def run(capsys: pytest.CaptureFixture[str], *tokens: str) -> tuple[int, str, str]:

@@ -218,3 +218,9 @@ def test_watching_does_not_write(view: RunView) -> None:
     before = content(view.run.path)
     follow([view], lambda: False, Console(file=io.StringIO()))
     assert content(view.run.path) == before
+
+
+def test_a_heading_stands_above_the_runs(runs_directory: Path) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, height=30)
+    follow([], lambda: False, console, lambda: "sweep: 3 of 20 [/] trials")
+    assert "sweep: 3 of 20 [/] trials" in console.file.getvalue()  # type: ignore[attr-defined]

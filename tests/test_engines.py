@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from rl_lab.engines import EngineName, open_engine
@@ -98,6 +99,21 @@ def test_stopping_lets_runs_save(
     assert not (waiting.path / "console.log").exists()
 
 
+def test_killing_ends_the_command_too(
+    engine: Engine, make_recipe: MakeRecipe, make_run: MakeRun
+) -> None:
+    run = make_run(make_recipe("cartpole"))
+    sleeps = [
+        sys.executable,
+        "-c",
+        "import os, time; print(os.getpid(), flush=True); time.sleep(900)",
+    ]
+    workers = Workers([Job(run, [sleeps])], at_a_time=1, engine=engine)
+    until(lambda: workers.poll() and (run.path / "console.log").exists() and console(run))
+    workers.kill()
+    until(lambda: not psutil.pid_exists(int(console(run))))
+
+
 @pytest.mark.parametrize("name", ["ray", "slurm"])
 def test_one_that_is_killed_is_a_failure(
     name: EngineName, ray: Engine, make_recipe: MakeRecipe, make_run: MakeRun
@@ -170,8 +186,7 @@ def test_a_benchmark_elsewhere_is_stopped_and_goes_on(
                "--engine-option", option]  # fmt: skip
     runs = [Run(runs_directory / "small" / f"pole-seed{seed}") for seed in range(2)]
     with subprocess.Popen(command, cwd=tmp_path) as process:
-        until(lambda: any(run.metrics_file.exists() for run in runs))
-        time.sleep(1)
+        until(lambda: any(run.status["step"] > 0 for run in runs))
         process.terminate()
         assert process.wait(600) == 143
     assert {run.state for run in runs} <= {"stopped", "created"}

@@ -15,6 +15,9 @@ FORBIDDEN = {
     "reward_models": ("rl_lab", "envs"),
     "rl_lab/rl": ("rl_lab.rlhf", "rl_lab.commands", "rl_lab.cli"),
     "rl_lab/rlhf": ("rl_lab.rl", "rl_lab.commands", "rl_lab.cli"),
+    # Pure functions on numbers.
+    "rl_lab/statistics": ("rl_lab.rl", "rl_lab.rlhf", "rl_lab.commands", "rl_lab.cli", "pandas"),
+    "rl_lab/sweep": ("rl_lab.rl", "rl_lab.rlhf", "rl_lab.commands", "rl_lab.cli"),
     "rl_lab": ("rl_lab.rl", "rl_lab.rlhf", "rl_lab.commands", "rl_lab.cli"),
 }
 

@@ -95,6 +95,9 @@ def sweep(
         directory = runs_directory() / name
     source = recipe or str(directory / RECIPE_FILE)
     section = _section(resolved, source)
+    wanted = section.seeds_a_trial + section.fresh_seeds
+    if resolved.seed + wanted > 2**31:
+        raise UserError(f"seed = {resolved.seed}: {wanted} seeds from there on go beyond 2**31")
     measure = _measure(resolved)
     threads.pin(resolved.threads)
     check_writable(runs_directory())

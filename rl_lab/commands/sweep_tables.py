@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rl_lab.statistics import Interval
+from rl_lab.sweep.space import said
 from rl_lab.sweep_recipe import Sweep
 from rl_lab.text import inert_text, short
 
@@ -33,7 +34,7 @@ def _trials(trials: list[dict[str, Any]], section: Sweep) -> Table:
         value = trial["value"] if trial["value"] is not None else trial["last_value"]
         table.add_row(
             str(trial["number"]), "–" if value is None else short(value), ended,
-            *(_value(trial["parameters"].get(key)) for key in section.parameters),
+            *(inert_text(said(trial["parameters"].get(key))) for key in section.parameters),
         )  # fmt: skip
     return table
 
@@ -49,12 +50,12 @@ def _contenders(contenders: list[dict[str, Any]]) -> Table:
     table = _table("fresh seeds", "mean [95 %]", "n", "against the recipe as it is")
     for one in contenders:
         interval = Interval(**one["interval"]) if one["interval"] else None
-        said = one["verdict"]["sentence"] if one["verdict"] else ""
+        told = one["verdict"]["sentence"] if one["verdict"] else ""
         if one["failed"]:
-            said += f" ({len(one['failed'])} failed)"
+            told += f" ({len(one['failed'])} failed)"
         table.add_row(
             "the recipe as it is" if one["trial"] is None else f"trial {one['trial']}",
-            _interval(interval), str(interval.n if interval else 0), inert_text(said),
+            _interval(interval), str(interval.n if interval else 0), inert_text(told),
         )  # fmt: skip
     return table
 
@@ -62,12 +63,9 @@ def _contenders(contenders: list[dict[str, Any]]) -> Table:
 def _table(first: str, *others: str) -> Table:
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     for name in (first, *others):
-        table.add_column(Text(name.rpartition(".")[2]), overflow="fold")
+        shown = name.rpartition(".")[2]
+        table.add_column(Text(shown), min_width=len(shown), overflow="fold")
     return table
-
-
-def _value(value: Any) -> Text:
-    return inert_text(f"{value:.3g}" if isinstance(value, float) else value)
 
 
 def _interval(interval: Interval | None) -> Text:

@@ -112,7 +112,7 @@ class _Recorder(VecEnvWrapper):
 def _inputs(observation: VecEnvObs, vector: VecEnv, masked: bool) -> list[np.ndarray]:
     """The arguments of the policy, a row a copy."""
     parts = list(observation.values()) if isinstance(observation, dict) else [observation]
-    masks = [get_action_masks(vector)] if masked else []
+    masks = [get_action_masks(vector).astype(bool)] if masked else []
     return [np.asarray(part) for part in [*parts, *masks]]
 
 

@@ -83,7 +83,7 @@ def bootstrap(
     """Return estimate, low and high, of every experiment at once where tasks are (..., runs)."""
     drawn = resampled_runs(tasks, resamples, np.random.default_rng(0))
     estimate = statistic(tasks)
-    draws = statistic([runs[..., index] for runs, index in zip(tasks, drawn, strict=True)])
+    draws = statistic([runs.take(index, axis=-1) for runs, index in zip(tasks, drawn, strict=True)])
     return estimate, *percentiles(estimate, draws, confidence)
 
 

@@ -33,6 +33,10 @@ class Difference(Interval):
 def difference(a: Runs, b: Runs, confidence: float = 0.95) -> Difference:
     """Mean of `a` minus mean of `b`, two independent groups of runs (Welch, 1947).
 
+    Welch's t and not the bootstrap, by measured coverage (scripts/coverage): of 3, 5 and 10 normal
+    runs a side 95, 96 and 95 % against 78, 86 and 91 %; where 30 % of seeds fail 91, 89 and 94 %
+    against 63, 80 and 92 %.
+
     Args:
         a: one number a run, at least two.
         b: likewise; not necessarily as many.
@@ -78,7 +82,8 @@ def probability_of_improvement(a: Scores, b: Scores, confidence: float = 0.95) -
     """How likely a run of `a` scores higher than one of `b` on the same task; a tie counts half.
 
     The mean over tasks of Mann-Whitney's U / (runs of a x runs of b), with a stratified bootstrap
-    interval (percentiles), as in rliable. The same every time it is asked.
+    interval (percentiles), as in rliable. The same every time it is asked. Of few runs that do not
+    overlap at all it is a point, and says too much: rest a verdict on `difference`.
 
     Args:
         a: tasks x runs; of one task, `[runs]`.

@@ -61,10 +61,10 @@ def mean_interval(values: Runs, confidence: float = 0.95) -> Interval:
 
 
 def runs_interval(values: Runs, confidence: float = 0.95) -> Interval:
-    """Mean of one number a run (seed), with Student's t interval: for a few runs, up to 20 or so.
+    """Mean of one number a run (seed), with Student's t interval: for few runs.
 
-    Of 3 to 10 runs it covers the truth far more often than the bootstrap of `mean_interval`, which
-    takes the spread of few values for the whole; scripts/coverage measures both.
+    The bootstrap of `mean_interval` takes the spread of few values for the whole: of 3, 5 and 10
+    normal runs it covers the truth in 72, 85 and 89 %, this in 94, 96 and 96 % (scripts/coverage).
 
     Args:
         values: one number a run, at least one.

@@ -17,7 +17,7 @@ from rl_lab.run_view import RunView
 from rl_lab.sweep import confirmation
 from rl_lab.sweep.confirmation import EPISODES, Contender
 from rl_lab.sweep.measure import Measure
-from rl_lab.sweep.search import Search
+from rl_lab.sweep.search import Search, ensure
 from rl_lab.sweep.study import Study
 from rl_lab.sweep_recipe import Sweep
 from rl_lab.text import short
@@ -99,7 +99,8 @@ class Course:
             found.append(Contender(trial.number, values, self._recipe_of(values)))
         self._contenders = found
         planned = confirmation.plan(self.directory, found, self.fresh_seeds)
-        benchmark.create(planned, ["rl-lab", "sweep", "--resume", self.directory.name])
+        for one in planned:
+            ensure(one.run, one.recipe, one.seed, one.threads)
         for job in benchmark.jobs(planned, EPISODES, self._options):
             self.workers.add(job)
         names = ", ".join(str(trial.number) for trial in best)

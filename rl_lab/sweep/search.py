@@ -12,6 +12,7 @@ from rl_lab.files import writing
 from rl_lab.recipes import Section
 from rl_lab.run import Run
 from rl_lab.sweep.measure import Measure
+from rl_lab.sweep.space import said
 from rl_lab.sweep.study import Study
 from rl_lab.sweep_recipe import Sweep
 from rl_lab.text import short
@@ -135,7 +136,7 @@ class Search:
     def _ended(self, running: Running, how: str) -> None:
         self.running.remove(running)
         values = self.study.values(running.trial.params)
-        self._say(f"trial {running.trial.number}: {how} · {said(values)}")
+        self._say(f"trial {running.trial.number}: {how} · {_said(values)}")
 
 
 def ensure(run: Run, recipe: Section, seed: int, threads: int) -> None:
@@ -153,10 +154,6 @@ def ensure(run: Run, recipe: Section, seed: int, threads: int) -> None:
     Run.create(run.path.name, recipe, command, seed, threads, parent=run.path.parent)
 
 
-def said(values: Mapping[str, Any]) -> str:
+def _said(values: Mapping[str, Any]) -> str:
     """Values by key in a line, each key by its last part."""
-    return ", ".join(f"{key.rpartition('.')[2]} {_said(value)}" for key, value in values.items())
-
-
-def _said(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return ", ".join(f"{key.rpartition('.')[2]} {said(value)}" for key, value in values.items())

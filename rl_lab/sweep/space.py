@@ -36,3 +36,8 @@ def check(parameters: Mapping[str, Parameter], build: Callable[[dict[str, Any]],
                 build({key: value})
             except UserError as error:
                 raise UserError(f"sweep.parameters.{key}: {error}") from None
+
+
+def said(value: Any) -> str:
+    """A value in a few characters."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

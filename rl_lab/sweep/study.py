@@ -18,7 +18,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from rl_lab.errors import UserError
-from rl_lab.files import cut_partial_line, writing
+from rl_lab.files import cut_partial_line, is_file, is_there, writing
 from rl_lab.seeding import stream
 from rl_lab.sweep_recipe import Parameter, Sweep
 
@@ -62,6 +62,8 @@ class Study:
         self._sweep, self._seed = sweep, seed
         self._judged: dict[int, int] = {}
         journal = self._journal = directory / "journal.log"
+        if is_there(journal) and not is_file(journal):  # a pipe would keep us waiting
+            raise UserError(f"{journal} is no regular file")
         with writing(journal):
             cut_partial_line(journal)
             # optuna's own lock, left by a process that was killed; the sweep's keeps others out.

@@ -145,6 +145,23 @@ def test_from_data_to_evaluation_and_again_from_the_cache(
     assert lab("play", "second").returncode == 2
 
 
+def test_an_experiment_is_reproduced_without_the_cache(
+    lab: Lab, folder: Path, runs_directory: Path
+) -> None:
+    assert lab("train", "mine.yaml", "--name", "first", "--quiet", cwd=folder).returncode == 0
+    done = lab("reproduce", "first", "--name", "again", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["word"], found["bits"]) == ("bit-equal", [])
+    again = Run(runs_directory / "again")
+    assert set(states(again).values()) == {"finished"}
+    assert not any(
+        json.loads(path.read_text()).get("reused") for path in again.path.glob("*/status.json")
+    )
+    evaluation = json.loads((again.path / "evaluation.json").read_text())
+    assert evaluation["policy"]["gold"]["points"]["n"] == 8
+
+
 def test_killed_in_ppo_it_resumes_and_ends_in_the_same_bits(
     lab: Lab, folder: Path, runs_directory: Path
 ) -> None:
