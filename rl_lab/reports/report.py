@@ -144,9 +144,9 @@ def _energy(joules: float) -> str:
 
 
 def _embedded(path: str) -> str | None:
-    """A video as a data URL; None where it is too large for a page, or gone."""
+    """A video as a data URL; None where it is too large for a page, empty, or gone."""
     file = Path(path)
-    if not file.is_file() or file.stat().st_size > LARGEST_VIDEO:
+    if not file.is_file() or not 0 < file.stat().st_size <= LARGEST_VIDEO:
         return None
     return f"data:video/mp4;base64,{base64.b64encode(file.read_bytes()).decode('ascii')}"
 
