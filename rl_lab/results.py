@@ -20,6 +20,9 @@ from rl_lab.text import short
 JUDGED = "best greedy"
 """The evaluation of an agent that counts: its best model, acting greedily."""
 
+DEEPEST = 32
+"""Directories that a pattern may name; pathlib follows them by recursion."""
+
 NAMELY = (
     "name", "description", "source", "seed", "sweep", "target_return", "reference_return",
 )  # fmt: skip
@@ -197,7 +200,8 @@ def _found_by(name: str) -> list[Run]:
             inside = _in_order(Run(file.parent) for file in path.glob("*/recipe.yaml"))
             if inside:
                 return inside
-    for parent in (Path(), runs_directory()):
+    shallow = len(Path(name).parts) <= DEEPEST
+    for parent in (Path(), runs_directory()) if shallow else ():
         try:
             paths = [*parent.glob(name), *parent.glob(f"{name}-seed*")]
         except (OSError, ValueError, NotImplementedError, IndexError):  # an unusable pattern
