@@ -4,6 +4,7 @@ What is there already is kept: a run that finished is not trained again, one tha
 judged again, and one that was killed goes on where it was.
 """
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from rl_lab import recipes
 from rl_lab.engines.workers import LAB, Job, training
+from rl_lab.files import is_directory, writing
 from rl_lab.language_evaluation import mapping
 from rl_lab.recipes import Section
 from rl_lab.run import Run
@@ -76,8 +78,24 @@ def create(planned: Sequence[Planned], command: list[str]) -> None:
     """
     for plan in planned:
         if not plan.run.recipe_file.exists():
+            _clear_away(plan.run)
             name, parent = plan.run.name, plan.run.path.parent
             Run.create(name, plan.recipe, command, plan.seed, plan.threads, parent=parent)
+
+
+def _clear_away(run: Run) -> None:
+    """Remove what a process left that was killed while it made the run's directory.
+
+    A directory that holds anything else is not ours, and stays.
+
+    Raises:
+        StorageError: it cannot be removed.
+    """
+    if not is_directory(run.path):
+        return
+    with writing(run.path):
+        if all(path.name.startswith(".recipe.yaml.") for path in run.path.iterdir()):
+            shutil.rmtree(run.path)
 
 
 def judged(run: Run, episodes: int) -> bool:

@@ -120,7 +120,7 @@ def _measure_that_counts(task: str, groups: Sequence[Group]) -> Measure:
             runs = " ".join(result.run.path.name for result in group.results[:3])
             raise UserError(
                 f"no run of {group.name!r} has been judged on {task}; `rl-lab evaluate {runs}` "
-                "judges agents, and an experiment has an evaluate stage"
+                "judges agents, and an experiment has judges and an evaluate stage"
             )
     measures = groups[0].measures
     shared = [one for one in measures if all(one in group.measures for group in groups)]
@@ -190,6 +190,12 @@ def _remarks(groups: Sequence[Group]) -> Iterator[str]:
         missing = len(group.results) - len(group.judged)
         if missing:
             yield f"{missing} of {len(group.results)} runs of {group.name} have not been judged"
+        short_of = sum(result.run.state != "finished" for result in group.judged)
+        if short_of:
+            yield (
+                f"{group.name}: {short_of} of {len(group.judged)} judged runs did not finish, so "
+                "they had less than their budget"
+            )
         warning = few_runs(len(group.judged))
         if warning:
             yield f"{group.name}: {warning}"
@@ -198,8 +204,8 @@ def _remarks(groups: Sequence[Group]) -> Iterator[str]:
             yield f"{group.name}: runs of the same seed are no independent runs"
 
 
-def improvement_over_tasks(tasks: Sequence[Task]) -> Iterator[tuple[str, str, Interval]]:
-    """How likely a run of one side is better than one of another, over all tasks.
+def improvement_over_tasks(tasks: Sequence[Task]) -> Iterator[tuple[str, str, Interval, int]]:
+    """How likely a run of one side is better than one of another, and over how many tasks.
 
     Only tasks on which the two are comparable count; sides without any are left out.
     """
@@ -211,7 +217,8 @@ def improvement_over_tasks(tasks: Sequence[Task]) -> Iterator[tuple[str, str, In
                 for side, group in zip(scores, (here.one, here.other), strict=True):
                     side.append(_higher_is_better(group, task.measure))
         if scores[0]:
-            yield pair.one.name, pair.other.name, probability_of_improvement(*scores)
+            chance = probability_of_improvement(*scores)
+            yield pair.one.name, pair.other.name, chance, len(scores[0])
 
 
 def _higher_is_better(group: Group, measure: Measure) -> list[float]:

@@ -100,9 +100,14 @@ def override(data: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str,
 
     A key inside something that is no mapping (`env.normalize.rewards` where `normalize` is null)
     starts a new mapping there.
+
+    Raises:
+        UserError: a key has too many parts.
     """
     changed = dict(data)
     for key, value in overrides.items():
+        if key.count(".") >= DEEPEST:
+            raise UserError(f"{key[:40]}...: nested deeper than {DEEPEST} sections")
         first, dot, rest = key.partition(".")
         if dot:
             inner = changed.get(first)

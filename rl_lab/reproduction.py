@@ -85,7 +85,7 @@ def _word(bits: list[str], apart: Interval | None) -> Word:
 def _agent(mine: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> tuple[str, Interval | None]:
     """The difference of returns, episode by episode from the same starts."""
     then, now = (
-        {episode.get("seed"): number(episode.get("episode_return")) for episode in episodes}
+        {str(episode.get("seed")): number(episode.get("episode_return")) for episode in episodes}
         for episodes in (mine, theirs)
     )
     pairs = [

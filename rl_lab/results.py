@@ -56,7 +56,8 @@ class Result:
     recipe: dict[str, Any]
     """Resolved, as plain data."""
     measures: dict[Measure, float]
-    """The first is the one that counts; empty: the run has not been judged."""
+    """The first is the one that counts; empty: the run has not been judged, or, of an experiment,
+    by no gold judge: its KL alone does not say what it is worth."""
     conditions: dict[str, Any] = field(default_factory=dict)
     """What must be equal for two results to be comparable: task, budget, and way of judging."""
 
@@ -133,6 +134,8 @@ def _agent_result(run: Run, recipe: dict[str, Any]) -> Result:
     conditions = {
         "environment": environment.get("id"),
         "environment's settings": environment.get("kwargs"),
+        # Returns are counted around them: one may change rewards, or end episodes.
+        "environment's wrappers": environment.get("wrappers") or [],
         "budget (steps)": mapping(recipe.get("budget")).get("steps"),
         "judged by": f"{JUDGED} model" if judged else None,
         "episodes": number(mapping(judged.get("return")).get("n")),
@@ -152,9 +155,9 @@ def _language_result(run: Run, recipe: dict[str, Any]) -> Result:
     for judge, rate in evaluation.win_rates.items():
         if rate is not None:
             measures[Measure(f"win rate, {judge}", form="{:.1%}")] = rate.mean
-    if evaluation.kl is not None:
+    if measures and evaluation.kl is not None:
         measures[Measure("KL to the reference (nats)", "lower", "{:.2f}")] = evaluation.kl.mean
-    if evaluation.distinct_2_kept is not None:
+    if measures and evaluation.distinct_2_kept is not None:
         measures[Measure("distinct-2 kept", form="{:.1%}")] = evaluation.distinct_2_kept
     pretrain, ppo = (mapping(recipe.get(stage)) for stage in ("pretrain", "ppo"))
     conditions = {
@@ -187,6 +190,8 @@ def find(names: Sequence[str]) -> list[Run]:
     """
     found: dict[Path, Run] = {}
     for name in names:
+        if not name:  # would be the working directory, so every run
+            raise UserError("a run's name is empty; `rl-lab runs` lists the runs")
         for run in _found_by(name):
             found.setdefault(run.path.resolve(), run)
     return list(found.values())

@@ -72,9 +72,9 @@ class Suite(Section):
     """Its directory is called after it."""
     description: str = ""
     """One line for the report."""
-    seeds: Positive = 10
+    seeds: Annotated[int, Field(ge=1, le=1000)] = 10
     """Seeds of each entry, from 0 on."""
-    episodes: Positive = 100
+    episodes: Annotated[int, Field(ge=1, le=100_000)] = 100
     """Fresh episodes that each finished agent is judged on."""
     entries: Annotated[list[Entry], Field(min_length=1)]
     """What is run."""

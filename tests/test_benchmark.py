@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rl_lab import recipes, suites
-from rl_lab.benchmark import Planned, jobs
+from rl_lab.benchmark import Planned, create, jobs
 from rl_lab.cli import main
 from rl_lab.commands import kinds
 from rl_lab.errors import UserError
@@ -82,6 +82,12 @@ def test_every_built_in_suite_is_sound() -> None:
         ("entries: [{recipe: cartpole, overrides: {budget.stepps: 3}}]", "unknown key"),
         ("entries: [{recipe: cartpole, name: ../x}]", "name"),
         ("- 1", "a recipe is a mapping|suite"),
+        ("seeds: 1000000000\nentries: [{recipe: cartpole}]", "seeds = "),
+        ("episodes: 100001\nentries: [{recipe: cartpole}]", "episodes = "),
+        (
+            f"entries:\n- recipe: cartpole\n  overrides:\n    ? {'.'.join('a' * 2000)}\n    : 1",
+            "nested deeper",
+        ),
     ],
 )
 def test_a_suite_that_is_not_sound_is_a_sentence(
@@ -237,3 +243,27 @@ def test_a_suite_reads_back_as_it_was_written(tmp_path: Path) -> None:
     (tmp_path / "suite.yaml").write_text(json.dumps({"entries": 3}))
     with pytest.raises(UserError, match="entries"):
         suites.load(str(tmp_path))
+
+
+def test_a_run_that_was_being_made_when_it_was_killed_is_made_again(tmp_path: Path) -> None:
+    first, second = planned(tmp_path)
+    first.run.path.mkdir()
+    (first.run.path / ".recipe.yaml.x1y2").touch()
+    create([first], ["rl-lab"])
+    assert first.run.state == "created"
+    second.run.path.mkdir()
+    (second.run.path / "notes.txt").touch()
+    with pytest.raises(UserError, match="exists"):
+        create([second], ["rl-lab"])
+    assert (second.run.path / "notes.txt").exists()
+
+
+def test_a_second_benchmark_of_the_same_name_changes_nothing(
+    suite_file: Path, runs_directory: Path
+) -> None:
+    directory = runs_directory / "small"
+    directory.mkdir(parents=True)
+    (directory / "suite.yaml").write_text("as it was")
+    with Run(directory).lock():
+        assert run_benchmark("small.yaml", "--seeds", "1", "--quiet") == 2
+    assert (directory / "suite.yaml").read_text() == "as it was"

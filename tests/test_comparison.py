@@ -46,6 +46,11 @@ def test_a_tie_is_called_one_and_a_real_difference_found(runs_directory: Path) -
     ("change", "options", "why"),
     [
         ({"env": {"id": "Acrobot-v1", "kwargs": {}}}, {}, "environment: CartPole-v1 and Acrobot"),
+        (
+            {"env": {"id": "CartPole-v1", "kwargs": {}, "wrappers": ["ClipReward"]}},
+            {},
+            r"environment's wrappers: \[\] and \['ClipReward'\]",
+        ),
         ({"budget": {"steps": 2000}}, {}, r"budget \(steps\): 1000 and 2000"),
         ({}, {"episodes": 20}, "episodes: 10"),
     ],
@@ -140,3 +145,33 @@ def test_wrong_arguments_are_a_sentence(
     assert end.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert sentence in line
+
+
+def test_judged_runs_that_did_not_finish_are_remarked_on(runs_directory: Path) -> None:
+    judged_group(runs_directory, "a", scores(0, 0.0))
+    stopped, *_ = judged_group(runs_directory, "b", scores(1, 0.0))
+    stopped.update_status(state="stopped", step=10)
+    (task,) = compare([side("a"), side("b")])
+    (remark,) = task.remarks
+    assert remark.startswith("b: 1 of 10 judged runs did not finish")
+
+
+def test_only_comparable_tasks_are_counted(
+    runs_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    robot = RECIPE | {"env": {"id": "Acrobot-v1", "kwargs": {}}}
+    for number, suite in enumerate(("x", "y")):
+        judged_group(runs_directory / suite, "pole", scores(number, 0.0))
+        judged_group(
+            runs_directory / suite, "robot", scores(9, 0.0), recipe=robot, episodes=10 + number
+        )
+    with pytest.raises(SystemExit):
+        main(["compare", "x", "y"])
+    assert "over 1 of 2 tasks (the others are not comparable)" in capsys.readouterr().out
+
+
+def test_a_name_too_long_for_a_file_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["compare", "a" * 300, "b"])
+    assert end.value.code == 2
+    assert "no run" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The report: one page, nothing fetched, everything from outside escaped."""
 
+import math
 import re
 from collections.abc import Callable
 
@@ -37,3 +38,15 @@ def test_a_report_fetches_nothing(
     assert not re.findall(r"(?:src|href)\s*=\s*[\"']?(?:https?:)?//", page)
     assert not re.findall(r"url\(\s*[\"']?(?!#)", page)
     assert "Not evaluated yet" in page
+
+
+def test_an_evaluation_without_its_spread_is_not_drawn(
+    make_recipe: Callable[..., AgentRecipe], make_run: Callable[..., Run]
+) -> None:
+    run = make_run(make_recipe("cartpole"))
+    with MetricLog(run.metrics_file) as log:
+        log.log(10, {"eval/mean_reward": 2.0, "eval/std_reward": math.nan})
+        log.log(20, {"eval/mean_reward": 2.0, "eval/std_reward": 0.5})
+        log.log(2**60, {"eval/mean_reward": 2.0, "eval/std_reward": 0.5})
+        log.log(2**60 + 1, {"eval/mean_reward": 2.0, "eval/std_reward": 0.5})
+    assert "<svg" in write_report(run, differences_to_default).read_text(encoding="utf-8")

@@ -150,3 +150,12 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert end.value.code == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
+
+
+def test_seeds_that_are_no_numbers_pair_nothing_wrongly(pair: tuple[Run, Run]) -> None:
+    other_bits(pair[1])
+    then = judged(1, 2, 3)
+    then[JUDGED]["episodes"][0]["seed"] = [0]
+    found = compare(*pair, then, judged(1, 2, 3))
+    assert found.apart is not None
+    assert found.apart.n == 2

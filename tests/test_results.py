@@ -1,11 +1,13 @@
 """What runs came to, and finding and grouping them."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from rl_lab import results
 from rl_lab.errors import UserError
+from rl_lab.files import write_json
 from rl_lab.results import Measure
 from tests import fake_experiment
 from tests.judged_runs import RECIPE, judged_group, judged_run
@@ -60,3 +62,18 @@ def test_an_experiment_is_measured_by_its_first_judge(runs_directory: Path) -> N
     first = next(iter(result.measures))
     assert first.name.startswith("gold gain, ")
     assert result.conditions["prompts"]
+
+
+def test_an_experiment_without_gold_judges_has_nothing_to_be_judged_by(
+    runs_directory: Path,
+) -> None:
+    run = fake_experiment.build(runs_directory / "x-seed0")
+    found = json.loads(run.evaluation_file.read_text())
+    write_json(run.evaluation_file, found | {"gain": {}, "win_rate": {}})
+    assert results.result_of(run).measures == {}
+
+
+def test_an_empty_name_is_not_every_run(runs_directory: Path) -> None:
+    judged_run(runs_directory / "a-seed0", 0, 1.0)
+    with pytest.raises(UserError, match="name is empty"):
+        results.find([""])

@@ -1,5 +1,6 @@
 """Workers: jobs that are added and ended one at a time, and workers whose parent was killed."""
 
+import shutil
 import subprocess
 import sys
 import time
@@ -77,3 +78,15 @@ with run.lock():
         assert (runs[0].path / "saved").exists()
     assert process.returncode == 0
     assert runs[0].trainer is None
+
+
+def test_a_run_whose_directory_is_gone_does_not_stop_the_others(runs: list[Run]) -> None:
+    done = runs[1].path / "done"
+    jobs = [shell(runs[0], "true", "true"), shell(runs[1], f"sleep 0.3; touch {done}")]
+    workers = Workers(jobs, 2)
+    workers.poll()
+    shutil.rmtree(runs[0].path)
+    while workers.poll():
+        time.sleep(0.01)
+    assert workers.failed == [runs[0]]
+    assert done.exists()

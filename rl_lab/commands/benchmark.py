@@ -1,6 +1,7 @@
 """`rl-lab benchmark`: a suite of recipes, several seeds each."""
 
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable
@@ -31,6 +32,8 @@ from rl_lab.suites import Suite
 from rl_lab.text import inert
 
 SECONDS_BETWEEN_LOOKS = 0.5
+MOST = 1000
+"""Seeds of a recipe, and runs at a time."""
 
 
 def benchmark(
@@ -72,8 +75,8 @@ def benchmark(
     """
     grant(trust or [])
     for option, value in (("seeds", seeds), ("jobs", jobs)):
-        if value is not None and value < 1:
-            raise UserError(f"--{option} {value}: should be at least 1")
+        if value is not None and not 1 <= value <= MOST:
+            raise UserError(f"--{option} {value}: should be at least 1, and at most {MOST}")
     loaded = suites.load(suite)
     if seeds is not None:
         loaded = loaded.model_copy(update={"seeds": seeds})
@@ -87,11 +90,11 @@ def benchmark(
     _check_same(planned)
     opened = open_engine(engine, engine_option or [])
     directory.mkdir(parents=True, exist_ok=True)
-    write_atomically(directory / "suite.yaml", recipes.dump(loaded))
     most_threads = max(plan.threads for plan in planned)
     here = max(1, (os.cpu_count() or 1) // most_threads)
     jobs = jobs or (here if engine == "local" else len(planned))
     with Run(directory).lock(), StopRequest() as stop:
+        write_atomically(directory / "suite.yaml", recipes.dump(loaded))
         runner.create(planned, sys.argv)
         end_leftovers([plan.run for plan in planned])
         options = [f"--trust={module}" for module in granted()]
@@ -101,7 +104,7 @@ def benchmark(
     progress.refresh()
     if not quiet:
         Console().print(progress.grid())
-    again = f"rl-lab benchmark {inert(suite)}"
+    again = inert(shlex.join(["rl-lab", *sys.argv[1:]]))
     if stop.signal is not None:
         print(f"stopped; the same command goes on: {again}", file=sys.stderr)
         return stop.exit_code

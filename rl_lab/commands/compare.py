@@ -13,6 +13,7 @@ from rich.text import Text
 from rl_lab import results
 from rl_lab.comparison import Pair, Task, compare, improvement_over_tasks
 from rl_lab.errors import UserError
+from rl_lab.files import is_directory
 from rl_lab.results import Group, Measure
 from rl_lab.statistics import aggregate_interval, iqm, runs_interval
 from rl_lab.text import inert, inert_text
@@ -63,7 +64,7 @@ def compare_groups(
 def _label(name: str) -> str:
     """What a side is called: a directory's last part, else the name as given."""
     path = Path(name)
-    return path.name if path.is_dir() and path.name else name
+    return path.name if is_directory(path) and path.name else name
 
 
 def _print_task(console: Console, task: Task) -> None:
@@ -120,9 +121,12 @@ def _said_of(pair: Pair, measure: Measure) -> list[str]:
 
 
 def _print_over_tasks(tasks: list[Task]) -> None:
-    for one, other, chance in improvement_over_tasks(tasks):
+    for one, other, chance, comparable in improvement_over_tasks(tasks):
+        tasks_said = f"the {comparable} tasks"
+        if comparable < len(tasks):
+            tasks_said = f"{comparable} of {len(tasks)} tasks (the others are not comparable)"
         print(
-            f"over the {len(tasks)} tasks, the chance that a run of {inert(one)} is better than "
+            f"over {tasks_said}, the chance that a run of {inert(one)} is better than "
             f"one of {inert(other)} is {chance.mean:.0%} [{chance.low:.0%}, {chance.high:.0%}]"
         )
 

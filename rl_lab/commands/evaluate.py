@@ -101,18 +101,23 @@ def judge(run: Run, episodes: int, which: str, deterministic: bool) -> dict[str,
         What evaluation.json has of it.
 
     Raises:
-        UserError: nothing whole was saved, or there is nothing to sample.
+        UserError: nothing whole was saved, there is nothing to sample, or the environment gives
+            what is no number, or fails.
     """
     from rl_lab.rl.evaluate import evaluate as evaluate_agent
     from rl_lab.rl.saved import load_agent, recipe_of
     from rl_lab.rl.seeding import FINAL_EVALUATION
+    from rl_lab.rl.watched_vec_env import EnvironmentFailedError, NonFiniteError
     from rl_lab.seeding import stream
 
     recipe = recipe_of(run)
     agent, step = load_agent(run, recipe, which, sampled=not deterministic)
     # One stream for all runs, whatever their seed: the same starts, so differences can be paired.
     seeds = stream(0, FINAL_EVALUATION, episodes)
-    played = evaluate_agent(agent, recipe.env, seeds, deterministic)
+    try:
+        played = evaluate_agent(agent, recipe.env, seeds, deterministic)
+    except (NonFiniteError, EnvironmentFailedError) as error:
+        raise UserError(f"run {run.name!r} cannot be judged: {error}") from None
     result: dict[str, Any] = {
         "run": run.name,
         "environment": recipe.env.id,
@@ -134,7 +139,11 @@ def judge(run: Run, episodes: int, which: str, deterministic: bool) -> dict[str,
 def _table(results: list[dict[str, Any]]) -> Table:
     returns = [Interval(**result["return"]) for result in results]
     over_runs = runs_interval([interval.mean for interval in returns])
-    table = Table(box=None, show_footer=len(results) > 1, header_style="dim", pad_edge=False)
+    # A mean over different tasks would say nothing.
+    one_task = len({result["environment"] for result in results}) == 1
+    table = Table(
+        box=None, show_footer=len(results) > 1 and one_task, header_style="dim", pad_edge=False
+    )
     table.add_column("run", footer=f"mean of {over_runs.n} runs", overflow="fold")
     table.add_column("model")
     table.add_column("step", justify="right")

@@ -127,7 +127,7 @@ def _repetition(original: Run, recipe: Recipe, name: str | None) -> Run:
 def _episodes(original: Run) -> int:
     """How many episodes an original was judged on; EPISODES, if it was not."""
     n = number(mapping(mapping(original.evaluations.get(JUDGED)).get("return")).get("n"))
-    return int(n) if n is not None and n >= 2 else EPISODES
+    return int(n) if n is not None and 2 <= n <= 100_000 else EPISODES
 
 
 def _commands(again: Run, recipe: Recipe, episodes: int) -> list[list[str]]:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rl_lab.errors import UserError
-from rl_lab.files import writing
+from rl_lab.files import StorageError, writing
 from rl_lab.run import Run
+from rl_lab.text import inert
 
 # -P: a module in the working directory is never imported instead of an installed one.
 LAB = [sys.executable, "-P", "-m", "rl_lab.cli"]
@@ -139,12 +140,13 @@ class Workers:
 
     def poll(self) -> bool:
         """Collect workers that ended, start those that may; return whether any is left."""
-        running, self._running = self._running, []
-        for job, later, process in running:
+        for entry in list(self._running):
+            job, later, process = entry
             code = process.poll()
             if code is None:
-                self._running.append((job, later, process))
-            elif code == 0 and later:
+                continue
+            self._running.remove(entry)
+            if code == 0 and later:
                 self._start(job, later)
             elif code not in (0, 130, 143):
                 self.failed.append(job.run)
@@ -154,7 +156,12 @@ class Workers:
         return bool(self._running)
 
     def _start(self, job: Job, commands: list[list[str]]) -> None:
-        process, later = self._engine.start(job, commands)
+        try:
+            process, later = self._engine.start(job, commands)
+        except StorageError as error:  # its directory is gone, or the disk is full
+            print(f"note: {inert(error)}", file=sys.stderr)
+            self.failed.append(job.run)
+            return
         self._running.append((job, later, process))
 
     def end(self, run: Run) -> None:

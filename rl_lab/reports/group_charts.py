@@ -50,9 +50,10 @@ def _learning(axes: Any, group: dict[str, Any]) -> None:
               label=f"interquartile mean of {band['n']}")  # fmt: skip
     if group["target"] is not None:
         axes.axhline(group["target"], color=GREEN, linewidth=1, linestyle="--", label="target")
+    against = group["standing"]["against"]
     if group["references"]:
-        axes.axhline(group["references"][0]["value"], color=ORANGE, linewidth=1, linestyle=":",
-                     label="published" if group["standing"]["against"]
+        axes.axhline((against or group["references"][0])["value"], color=ORANGE, linewidth=1,
+                     linestyle=":", label="published" if against
                      else "published, of other conditions")  # fmt: skip
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return of evaluations in training")

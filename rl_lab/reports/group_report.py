@@ -130,7 +130,9 @@ def _group(
         ],
         "iqm": asdict(aggregate_interval([scores])) if scores else None,
         "mean": asdict(runs_interval(scores)) if scores else None,
-        "over_reference": _over_reference(scores) if experiments else None,
+        "over_reference": _over_reference(scores)
+        if measure and measure.name.startswith("gold gain")
+        else None,
         "references": [reference.model_dump() for reference in references],
         "standing": {
             "word": standing.word,

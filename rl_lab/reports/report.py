@@ -195,8 +195,11 @@ def _curve(view: RunView, axes: Any) -> None:
     """The learning curve."""
     steps, returns = numbers_of(view.records, "rollout/ep_rew_mean")
     axes.plot(steps, returns, color=figures.GREEN, label="training, last 100 episodes")
-    steps, returns = numbers_of(view.records, "eval/mean_reward")
-    _, spread = numbers_of(view.records, "eval/std_reward")
+    # Where one of the two is no number, neither is drawn.
+    spreads = dict(zip(*numbers_of(view.records, "eval/std_reward"), strict=True))
+    means = zip(*numbers_of(view.records, "eval/mean_reward"), strict=True)
+    known = [(step, mean, spreads[step]) for step, mean in means if step in spreads]
+    steps, returns, spread = ([row[part] for row in known] for part in range(3))
     low = [mean - std for mean, std in zip(returns, spread, strict=True)]
     high = [mean + std for mean, std in zip(returns, spread, strict=True)]
     axes.fill_between(steps, low, high, color=figures.BLUE, alpha=0.2, linewidth=0)

@@ -86,6 +86,11 @@ def outcome(
         judged = dict(zip([trial.label for trial in trials], verdicts(pairs), strict=True))
     # Of equal means the first, so the recipe as it is has to be beaten.
     chosen = max(sound, key=lambda one: _mean(scores[one.label]), default=contenders[0])
+    said = _sentence(chosen, judged.get(chosen.label))
+    for contender in [chosen, *contenders[:1]] if chosen.trial is not None else [chosen]:
+        lost = len(seeds) - len(scores[contender.label])
+        if lost and scores[contender.label]:
+            said += f" (not counted: {lost} of {len(seeds)} runs of {contender.name}, not judged)"
     fewest = min((len(scores[contender.label]) for contender in sound), default=0)
     return {
         "seeds": list(seeds),
@@ -104,7 +109,7 @@ def outcome(
             for contender in contenders
         ],
         "chosen": chosen.label,
-        "verdict": _sentence(chosen, judged.get(chosen.label)),
+        "verdict": said,
         "warning": few_runs(fewest),
     }
 

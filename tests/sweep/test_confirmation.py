@@ -75,3 +75,9 @@ def test_without_the_recipe_as_it_is_nothing_is_said(judge: Any) -> None:
     found = judge([None] * 5, AS_IT_IS)
     assert "cannot be judged" in found["verdict"]
     assert found["contenders"][1]["verdict"] is None
+
+
+def test_what_the_verdict_leaves_out_is_said_with_it(judge: Any) -> None:
+    found = judge(AS_IT_IS, [200.0, None, 201.0, 202.0, None])
+    assert "better" in found["verdict"]
+    assert found["verdict"].endswith("(not counted: 2 of 5 runs of trial 1, not judged)")
