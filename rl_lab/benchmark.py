@@ -15,10 +15,8 @@ from rl_lab.engines.workers import LAB, Job, training
 from rl_lab.files import is_directory, writing
 from rl_lab.language_evaluation import mapping
 from rl_lab.recipes import Section
+from rl_lab.results import JUDGED, is_current
 from rl_lab.run import Run
-
-JUDGED = "best greedy"
-"""The evaluation a benchmark goes by, as `rl-lab evaluate` files it."""
 
 
 @dataclass(frozen=True)
@@ -100,5 +98,5 @@ def _clear_away(run: Run) -> None:
 
 def judged(run: Run, episodes: int) -> bool:
     """Whether an agent has been judged on so many episodes."""
-    found = mapping(mapping(run.evaluations.get(JUDGED)).get("return"))
-    return found.get("n") == episodes
+    found = mapping(run.evaluations.get(JUDGED))
+    return mapping(found.get("return")).get("n") == episodes and is_current(run, found)

@@ -96,6 +96,11 @@ def _matched(sides: Sequence[tuple[str, Sequence[Group]]]) -> list[tuple[str, li
         groups = [Group(name, side[0].results) for name, side in sides]
         return [(_task(groups), groups)]
     by_name = [{group.name: group for group in groups} for _, groups in sides]
+    for (name, side), found in zip(sides, by_name, strict=True):
+        if len(found) < len(side):
+            raise UserError(
+                f"{name!r} has runs of one name and different recipes; name groups of one recipe"
+            )
     common = [name for name in by_name[0] if all(name in side for side in by_name)]
     if not common:
         listed = "; ".join(f"{name}: {', '.join(g.name for g in side)}" for name, side in sides)
@@ -133,6 +138,10 @@ def _obstacles(one: Group, other: Group) -> list[str]:
     """Why two groups cannot be compared."""
     if one.results[0].kind != other.results[0].kind:
         return ["one trains agents, the other language models"]
+    runs = [{result.run.path.resolve() for result in group.judged} for group in (one, other)]
+    shared = len(runs[0] & runs[1])
+    if shared:
+        return [f"they share {shared} {'run' if shared == 1 else 'runs'}"]
     return [
         f"{key}: {_short(mine)} and {_short(theirs)}"
         for key, mine, theirs in _unequal(one.conditions, other.conditions)

@@ -4,7 +4,7 @@ A result rests on the run's evaluation.json alone: on episodes or prompts that t
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -121,6 +121,12 @@ def result_of(run: Run) -> Result:
     return _agent_result(run, recipe) if "env" in recipe else _language_result(run, recipe)
 
 
+def is_current(run: Run, judged: Mapping[str, Any]) -> bool:
+    """Whether an evaluation of the best model is of what is the best model now."""
+    steps = [int(path.name) for path in run.best.glob("*") if path.name.isdecimal()]
+    return not steps or judged.get("step") == max(steps)
+
+
 def _agent_result(run: Run, recipe: dict[str, Any]) -> Result:
     judged = mapping(run.evaluations.get(JUDGED))
     measures = {}
@@ -128,7 +134,7 @@ def _agent_result(run: Run, recipe: dict[str, Any]) -> Result:
         mean = number(mapping(judged.get(name)).get("mean"))
         if mean is not None:
             measures[Measure(name, better)] = mean  # type: ignore[arg-type]
-    if Measure("return") not in measures:
+    if Measure("return") not in measures or not is_current(run, judged):
         measures = {}
     environment = mapping(recipe.get("env"))
     conditions = {

@@ -140,6 +140,8 @@ def test_finished_runs_are_kept_and_only_what_is_missing_is_done(
     suite_file.write_text(SUITE.replace("256", "512"))
     assert run_benchmark("small.yaml") == 2
     assert "made from another recipe" in capsys.readouterr().err
+    assert run_benchmark("smoke", "--name", "small") == 2
+    assert "of a suite with other entries (pole)" in capsys.readouterr().err
     assert stamps(directory) == after
 
 

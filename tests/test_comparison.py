@@ -11,7 +11,7 @@ from rl_lab import results
 from rl_lab.cli import main
 from rl_lab.comparison import compare
 from rl_lab.errors import UserError
-from tests.judged_runs import RECIPE, VERSIONS, judged_group
+from tests.judged_runs import RECIPE, VERSIONS, judged_group, judged_run
 
 Groups = tuple[str, list[results.Group]]
 
@@ -80,6 +80,19 @@ def test_what_differs_is_said(runs_directory: Path) -> None:
         "algorithm.gamma: 0.98 and 0.9",
         "versions: python 3.11.7, torch 2.13.0 and python 3.11.7, torch 2.14.0",
     ]
+
+
+def test_sides_that_share_runs_or_mix_recipes_are_refused(runs_directory: Path) -> None:
+    judged_group(runs_directory, "a", scores(0, 0.0))
+    (pair,) = compare([side("a-seed[0-5]"), side("a-seed[4-9]")])[0].pairs
+    assert pair.verdict is None
+    assert pair.obstacles == ["they share 2 runs"]
+    judged_group(runs_directory / "x", "one", [1.0, 2.0])
+    judged_run(runs_directory / "x" / "one-seed7", 7, 4.0, RECIPE | {"threads": 2})
+    judged_group(runs_directory / "y", "one", [1.0, 2.0])
+    judged_group(runs_directory / "y", "two", [1.0, 2.0])
+    with pytest.raises(UserError, match="'x' has runs of one name and different recipes"):
+        compare([side("x"), side("y")])
 
 
 def test_few_runs_runs_not_judged_and_equal_seeds_are_remarked_on(runs_directory: Path) -> None:

@@ -77,3 +77,16 @@ def test_an_empty_name_is_not_every_run(runs_directory: Path) -> None:
     judged_run(runs_directory / "a-seed0", 0, 1.0)
     with pytest.raises(UserError, match="name is empty"):
         results.find([""])
+
+
+def test_an_evaluation_of_a_model_that_is_no_longer_the_best_does_not_count(
+    runs_directory: Path,
+) -> None:
+    run = judged_run(runs_directory / "a-seed0", 0, 1.0)
+    (run.best / f"{500:012d}").mkdir(parents=True)
+    assert results.result_of(run).measures == {}  # it was not said of which step it is
+    for step, known in ((500, True), (400, False)):
+        evaluations = run.evaluations
+        evaluations["best greedy"]["step"] = step
+        write_json(run.evaluation_file, evaluations)
+        assert bool(results.result_of(run).measures) == known

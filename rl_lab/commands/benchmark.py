@@ -22,7 +22,7 @@ from rl_lab.commands.supervision import supervise
 from rl_lab.engines.choice import EngineName, open_engine
 from rl_lab.engines.workers import Workers, end_leftovers
 from rl_lab.errors import UserError
-from rl_lab.files import write_atomically
+from rl_lab.files import is_file, write_atomically
 from rl_lab.rl.trust import grant, granted
 from rl_lab.run import Run, check_name, runs_directory
 from rl_lab.screens.suite_progress import PlainProgress, SuiteProgress
@@ -87,7 +87,7 @@ def benchmark(
     check_writable(runs_directory())
     if Run(directory).recipe_file.exists():
         raise UserError(f"{str(directory)!r} is a run; choose another --name")
-    _check_same(planned)
+    _check_same(planned, loaded, directory)
     opened = open_engine(engine, engine_option or [])
     directory.mkdir(parents=True, exist_ok=True)
     most_threads = max(plan.threads for plan in planned)
@@ -151,12 +151,19 @@ def _plan(suite: Suite, directory: Path) -> list[Planned]:
     ]
 
 
-def _check_same(planned: list[Planned]) -> None:
-    """Refuse to add to runs of another recipe.
+def _check_same(planned: list[Planned], suite: Suite, directory: Path) -> None:
+    """Refuse to add to runs of another suite or recipe.
 
     Raises:
-        UserError: a run that is there was made from another recipe.
+        UserError: the directory is another suite's, or a run in it was made from another recipe.
     """
+    if is_file(directory / "suite.yaml"):
+        entries = [entry.label for entry in suites.load(str(directory)).entries]
+        if entries != [entry.label for entry in suite.entries]:
+            raise UserError(
+                f"{str(directory)!r} is of a suite with other entries ({', '.join(entries)}); "
+                "choose another --name"
+            )
     for plan in planned:
         if plan.run.recipe_file.exists():
             _, written = kinds.load(str(plan.run.recipe_file))

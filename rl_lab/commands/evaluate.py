@@ -34,7 +34,8 @@ def evaluate(
     Of a language experiment it shows what its `evaluate` stage measured on held-out prompts.
 
     Every run faces the same starts. Results go into each run's evaluation.json, with every
-    episode; the table shows means with 95 % bootstrap intervals.
+    episode; the table shows means with 95 % intervals, over episodes (bootstrap) and over runs
+    (Student's t).
 
     Parameters
     ----------

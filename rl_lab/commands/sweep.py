@@ -260,6 +260,6 @@ def _write_winner(directory: Path, kind: Kind, recipe: Recipe, result: Mapping[s
     winner = recipes.for_run(_changed(kind, recipe, chosen["parameters"]), recipe.seed)
     winner = winner.model_copy(update={"name": directory.name})
     which = "the recipe as it is" if chosen["trial"] is None else f"trial {chosen['trial']}"
-    head = f"# {which} of sweep {directory.name}, on {len(result['seeds'])} fresh seeds:\n"
+    head = f"# {which} of sweep {inert(directory.name)}, on {len(result['seeds'])} fresh seeds:\n"
     text = f"{head}# {result['verdict']}\n{recipes.dump(winner)}"
     write_atomically(directory / "winner.yaml", text)

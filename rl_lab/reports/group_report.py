@@ -13,6 +13,7 @@ import numpy as np
 from rl_lab.experiment_view import ExperimentView, view_of
 from rl_lab.language_evaluation import number
 from rl_lab.plain_json import LARGEST_NUMBER
+from rl_lab.recipes import built_in_names
 from rl_lab.reports import agent_group, background, language_group
 from rl_lab.reports.background import CompareWithDefault, View
 from rl_lab.reports.published import Standing, standings
@@ -84,7 +85,9 @@ def _references(
     if value is None:
         return []
     changed = any(row["key"].startswith(DONE_BY) for row in differences)
-    return [Reference(value=value, runs=1, comparable=not changed, source=ZOO)]
+    name = group.recipe.get("name")
+    source = ZOO if name in built_in_names() else "the recipe's reference_return"
+    return [Reference(value=value, runs=1, comparable=not changed, source=source)]
 
 
 def _usable(value: Any) -> float | None:

@@ -199,11 +199,10 @@ def _curve(view: RunView, axes: Any) -> None:
     spreads = dict(zip(*numbers_of(view.records, "eval/std_reward"), strict=True))
     means = zip(*numbers_of(view.records, "eval/mean_reward"), strict=True)
     known = [(step, mean, spreads[step]) for step, mean in means if step in spreads]
-    steps, returns, spread = ([row[part] for row in known] for part in range(3))
-    low = [mean - std for mean, std in zip(returns, spread, strict=True)]
-    high = [mean + std for mean, std in zip(returns, spread, strict=True)]
-    axes.fill_between(steps, low, high, color=figures.BLUE, alpha=0.2, linewidth=0)
-    axes.plot(steps, returns, color=figures.BLUE, marker="o", markersize=3,
+    looks = [step for step, _, _ in known]
+    low, high = [mean - std for _, mean, std in known], [mean + std for _, mean, std in known]
+    axes.fill_between(looks, low, high, color=figures.BLUE, alpha=0.2, linewidth=0)
+    axes.plot(looks, [mean for _, mean, _ in known], color=figures.BLUE, marker="o", markersize=3,
               label="evaluation, mean and one standard deviation of its episodes")  # fmt: skip
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return")
