@@ -197,7 +197,7 @@ def find(names: Sequence[str]) -> list[Run]:
     found: dict[Path, Run] = {}
     for name in names:
         if not name:  # would be the working directory, so every run
-            raise UserError("a run's name is empty; `rl-lab runs` lists the runs")
+            raise UserError("no run has an empty name; `rl-lab runs` lists the runs")
         for run in _found_by(name):
             found.setdefault(run.path.resolve(), run)
     return list(found.values())

@@ -75,7 +75,7 @@ def test_an_experiment_without_gold_judges_has_nothing_to_be_judged_by(
 
 def test_an_empty_name_is_not_every_run(runs_directory: Path) -> None:
     judged_run(runs_directory / "a-seed0", 0, 1.0)
-    with pytest.raises(UserError, match="name is empty"):
+    with pytest.raises(UserError, match="empty name"):
         results.find([""])
 
 
