@@ -17,6 +17,7 @@ from rl_lab.reports.report import write_group_report
 from rl_lab.run import Run
 from tests import fake_experiment, fake_suite
 from tests.fake_experiment import HOSTILE
+from tests.judged_runs import judged_run
 
 
 class Page(HTMLParser):
@@ -253,3 +254,19 @@ def test_what_cannot_be_reported_is_one_sentence(
     fake_suite.build(runs_directory, seeds=1)
     assert report(*arguments) == 2
     assert words_ in capsys.readouterr().err
+
+
+def test_runs_and_experiments_of_which_nothing_is_known_yet_have_a_report(
+    runs_directory: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, seed in (("new-seed0", 0), ("new-seed1", 1)):
+        judged_run(runs_directory / "suite" / name, seed, None)
+    empty = runs_directory / "suite" / "text-seed0"
+    empty.mkdir()
+    (empty / "recipe.yaml").write_text("name: text\ndata: {}\nppo: {}\nevaluate: {}\n")
+    with pytest.raises(SystemExit) as end:
+        main(["report", "suite"])
+    assert not end.value.code, capsys.readouterr().err
+    page = (runs_directory / "suite" / "report.html").read_text()
+    assert "new" in page
+    assert "text" in page

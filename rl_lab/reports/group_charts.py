@@ -17,13 +17,13 @@ THIN: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.45}
 
 
 def of_group(group: dict[str, Any], name: str) -> dict[str, list[Markup]]:
-    """A group's charts, by the part of the page where they stand; parts without any are left out.
+    """A group's charts, by the part of the page where they stand; a part may have none.
 
     Args:
         group: as of `group_report`.
         name: unique among the groups of the page.
     """
-    found: dict[str, list[Markup]] = {}
+    found: dict[str, list[Markup]] = {"learning": [], "against_kl": [], "reward": []}
     if group["agents"] and group["agents"]["band"]:
         draw = partial(_learning, group=group)
         found["learning"] = [svg(f"{name}-learning", "", draw, WIDE)]
@@ -34,7 +34,7 @@ def of_group(group: dict[str, Any], name: str) -> dict[str, list[Markup]]:
             for index, chart in enumerate(group["language"]["against_kl"])
         ]  # fmt: skip
         found["reward"] = _reward(group["language"]["reward"], name)
-    return {part: charts for part, charts in found.items() if charts}
+    return found
 
 
 def _learning(axes: Any, group: dict[str, Any]) -> None:
