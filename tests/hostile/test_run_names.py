@@ -46,7 +46,12 @@ def test_a_recipe_of_such_a_name_gets_a_plain_one(name: str, runs_directory: Pat
     [["train", "--resume"], ["evaluate"], ["report"], ["play"], ["watch"]],
     ids=lambda command: command[-1],
 )
-def test_no_command_stumbles_over_a_name(command: list[str], refused: Refused) -> None:
+def test_no_command_stumbles_over_a_name(
+    command: list[str], refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Some of the names are directories, and `evaluate` and `report` take directories of runs.
+    (tmp_path / "no" / "runs").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "no" / "runs")
     for name in [*BAD, "x" * 5000, "../" * 2000, "nul\0", "runs/\ud800"]:
         if not name.startswith("-"):
             assert "no run" in refused(*command, name), name
