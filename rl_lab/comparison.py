@@ -11,7 +11,7 @@ from typing import Any
 
 from rl_lab.errors import UserError
 from rl_lab.language_evaluation import mapping
-from rl_lab.reports.recipe_differences import flat
+from rl_lab.recipe_differences import flat
 from rl_lab.results import NAMELY, Group, Measure
 from rl_lab.statistics import (
     Interval,

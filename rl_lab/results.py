@@ -13,6 +13,7 @@ from rl_lab import recipes
 from rl_lab.errors import UserError
 from rl_lab.files import is_directory, is_file
 from rl_lab.language_evaluation import LanguageEvaluation, mapping, number
+from rl_lab.recipe_differences import UNIMPORTANT
 from rl_lab.run import Run, all_runs, runs_directory
 from rl_lab.statistics import Interval
 from rl_lab.text import short
@@ -23,9 +24,7 @@ JUDGED = "best greedy"
 DEEPEST = 32
 """Directories that a pattern may name; pathlib follows them by recursion."""
 
-NAMELY = (
-    "name", "description", "source", "seed", "sweep", "target_return", "reference_return",
-)  # fmt: skip
+NAMELY = (*UNIMPORTANT, "sweep", "target_return", "reference_return")
 """Keys of a recipe that say what is meant by it, not what is done."""
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from rl_lab.commands.kinds import differences_to_default
-from rl_lab.reports.recipe_differences import flat
+from rl_lab.recipe_differences import flat
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.rlhf.recipe import LanguageRecipe
 

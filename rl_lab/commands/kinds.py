@@ -6,8 +6,8 @@ from typing import Any
 
 from rl_lab import recipes
 from rl_lab.files import StorageError
+from rl_lab.recipe_differences import Flat, defaults, differences, flat
 from rl_lab.recipes import Section
-from rl_lab.reports.recipe_differences import Flat, defaults, differences, flat
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.rlhf.recipe import LanguageRecipe
 from rl_lab.run import Run

@@ -12,7 +12,7 @@ from rl_lab.errors import UserError
 from rl_lab.experiment_view import ExperimentView
 from rl_lab.language_evaluation import mapping
 from rl_lab.metrics import Record
-from rl_lab.reports.recipe_differences import Flat
+from rl_lab.recipe_differences import Flat
 from rl_lab.run import Run
 from rl_lab.run_view import RunView
 
