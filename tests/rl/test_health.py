@@ -1,8 +1,6 @@
-"""What is no number is never learned from, and an environment that fails is told of."""
+"""What is no number is never learned from, and what looks wrong is told of."""
 
 import signal
-import time
-from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -12,104 +10,20 @@ import torch
 
 from rl_lab import checkpoint
 from rl_lab.metrics import numbers_of, read_metrics
-from rl_lab.rl import agent, environments, watchdog
+from rl_lab.rl import agent
 from rl_lab.rl.boundary import AtUpdateBoundary
-from rl_lab.rl.recipe import AgentRecipe, Environment
 from rl_lab.rl.train import TrainingFailed, train
-from rl_lab.run import Run
 from rl_lab.sameness import run_differences
 from rl_lab.signals import StopRequest
-
-MakeRecipe = Callable[..., AgentRecipe]
-MakeRun = Callable[..., Run]
-
-SMALL = {
-    "env.number": 2, "algorithm.n_steps": 32, "algorithm.batch_size": 32, "algorithm.n_epochs": 2,
-    "budget.steps": 512, "checkpoints.every": 128, "evaluation.every": 10**6,
-    "evaluation.episodes": 1, "logging.every": 64,
-}  # fmt: skip
-
-
-class Faulty(gymnasium.Env):
-    """Does something wrong at a step of its life; the first copy made in a test only.
-
-    Args:
-        fault: what, of the names in `step`.
-        at: the step.
-        dictionary: whether observations are dicts.
-        lifelong: whether its steps are counted over all its episodes.
-    """
-
-    action_space = gymnasium.spaces.Discrete(2)
-    made = 0
-    soon_after: int | None = None
-    """Of those made after this many, the fault comes at step 5."""
-
-    def __init__(
-        self, fault: str, at: int = 100, dictionary: bool = False, lifelong: bool = True
-    ) -> None:
-        Faulty.made += 1
-        if Faulty.soon_after is not None and Faulty.made > Faulty.soon_after:
-            at = 5
-        self.lifelong = lifelong
-        box = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
-        space = gymnasium.spaces.Dict({"one": box, "two": box}) if dictionary else box
-        self.observation_space = space  # type: ignore[assignment]
-        self.dictionary = dictionary
-        self.fault, self.at, self.steps = fault, at, 0
-
-    def observe(self, value: float = 0.5) -> Any:
-        array = np.full(2, value, dtype=np.float32)
-        return {"one": np.zeros(2, dtype=np.float32), "two": array} if self.dictionary else array
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict]:
-        super().reset(seed=seed)
-        self.steps = self.steps if self.lifelong else 0
-        return self.observe(), {}
-
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        self.steps += 1
-        done = self.steps % 10 == 0
-        if self.steps < self.at:
-            return self.observe(), 1.0, done, False, {}
-        match self.fault:
-            case "observation":
-                return self.observe(np.nan), 1.0, done, False, {}
-            case "reward":
-                return self.observe(), np.inf, done, False, {}
-            case "once":
-                return self.observe(np.nan if self.steps == self.at else 0.5), 1.0, done, False, {}
-            case "raise":
-                raise ZeroDivisionError("out of luck")
-            case "hang":
-                time.sleep(30)
-            case "exit":
-                raise SystemExit(3)
-        raise AssertionError(self.fault)
-
-
-gymnasium.register("Test/Faulty-v0", entry_point=Faulty, disable_env_checker=True)
-
-
-SUPERVISED = environments._supervised
-
-
-def supervised_in_a_process(environment: Environment, seeds: list[int]) -> gymnasium.Env:
-    """As ever, but a process that unpickles this has imported this file, and so knows Faulty."""
-    return SUPERVISED(environment, seeds)
-
-
-def faulty(fault: str, **settings: Any) -> dict[str, Any]:
-    return SMALL | {"env.id": "Test/Faulty-v0", "env.kwargs": {"fault": fault, **settings}}
-
-
-def run_to_end(run: Run, recipe: AgentRecipe) -> str:
-    with StopRequest() as stop:
-        return train(run, recipe, stop)
-
-
-def events(run: Run, kind: str) -> list[str]:
-    return [r["message"] for r in read_metrics(run.metrics_file) if r.get("event") == kind]
+from tests.rl.faulty import (
+    SMALL,
+    Faulty,
+    MakeRecipe,
+    MakeRun,
+    events,
+    faulty,
+    run_to_end,
+)
 
 
 @pytest.mark.parametrize("dictionary", [False, True])
@@ -196,65 +110,6 @@ def test_a_nan_gradient_is_never_applied(
     assert all(torch.isfinite(tensor).all() for tensor in snapshot.tensors["policy"].values())
 
 
-@pytest.mark.parametrize("vectorization", ["dummy", "subproc"])
-def test_a_copy_that_raises_is_replaced_as_often_as_allowed(
-    vectorization: str, make_recipe: MakeRecipe, make_run: MakeRun,
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    if vectorization == "subproc":
-        monkeypatch.setattr(environments, "_supervised", supervised_in_a_process)
-    recipe = make_recipe(
-        "ppo", faulty("raise", at=60) | {"env.restarts": 3, "env.vectorization": vectorization}
-    )
-    run = make_run(recipe)
-    with pytest.raises(TrainingFailed, match=r"ZeroDivisionError: out of luck.*allows 3"):
-        run_to_end(run, recipe)
-    restarts = events(run, "environment-restarted")
-    assert len(restarts) == 3
-    assert "environment 0 failed at step 120: ZeroDivisionError: out of luck" in restarts[0]
-    assert 'raise ZeroDivisionError("out of luck")' in capfd.readouterr().err
-
-
-def test_a_copy_that_hangs_is_ended_and_replaced(
-    make_recipe: MakeRecipe, make_run: MakeRun, capfd: pytest.CaptureFixture[str]
-) -> None:
-    recipe = make_recipe("ppo", faulty("hang", at=130) | {"env.restarts": 2, "env.timeout": 0.3})
-    run = make_run(recipe)
-    assert run_to_end(run, recipe) == "finished"
-    restarts = events(run, "environment-restarted")
-    assert len(restarts) == 2
-    assert "it took longer than 0.3 s (env.timeout)" in restarts[0]
-    assert "time.sleep(30)" in capfd.readouterr().err  # where it hung
-
-
-def test_a_copy_whose_process_dies_is_a_sentence(
-    make_recipe: MakeRecipe, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(environments, "_supervised", supervised_in_a_process)
-    recipe = make_recipe("ppo", faulty("exit", at=60) | {"env.vectorization": "subproc"})
-    run = make_run(recipe)
-    with pytest.raises(TrainingFailed, match="the process of an environment died at step 118"):
-        run_to_end(run, recipe)
-    assert run.state == "failed"
-
-
-def test_a_stalled_environment_is_told_of(
-    make_recipe: MakeRecipe, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
-    monkeypatch.setattr(watchdog, "PATIENCE", 0.2)
-    monkeypatch.setattr(time, "sleep", lambda seconds, sleep=time.sleep: sleep(min(seconds, 1.0)))
-    recipe = make_recipe("ppo", faulty("hang", at=60) | {"env.number": 1})
-    run = make_run(recipe)
-    with pytest.raises(AssertionError):
-        run_to_end(run, recipe)
-    stalled = [r for r in read_metrics(run.metrics_file) if r.get("event") == "stalled"]
-    assert len(stalled) == 1
-    assert stalled[0]["step"] == 59
-    assert stalled[0]["level"] == "warning"
-    assert "time.sleep(30)" in capfd.readouterr().err
-
-
 def test_what_looks_wrong_is_told_once(
     make_recipe: MakeRecipe, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -335,22 +190,6 @@ def test_a_nan_loss_fails_the_run_before_the_weights_change(
     ((model, before),) = built
     for old, new in zip(before, model.policy.parameters(), strict=True):
         assert torch.equal(old, new)
-
-
-def test_a_bug_in_an_environment_keeps_its_traceback_and_marks_the_run(
-    make_recipe: MakeRecipe, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = make_recipe("cartpole", {"evaluation.every": 10**6})
-    run = make_run(recipe)
-
-    def explode(*_: Any) -> None:
-        raise ZeroDivisionError("in the environment")
-
-    monkeypatch.setattr("gymnasium.envs.classic_control.cartpole.CartPoleEnv.step", explode)
-    with pytest.raises(ZeroDivisionError):
-        run_to_end(run, recipe)
-    assert run.state == "failed"
-    assert run.status["reason"] == "ZeroDivisionError: in the environment"
 
 
 def test_rollbacks_are_counted_where_nothing_is_saved_between_them(
