@@ -18,7 +18,7 @@ from rl_lab.checkpoint import Snapshot
 from rl_lab.errors import UserError, nearest
 from rl_lab.phases import PhaseClock
 from rl_lab.rl import agent_state, environments, hyperparameters, seeding
-from rl_lab.rl.algorithms import algorithm_class
+from rl_lab.rl.algorithms import FAST, algorithm_class
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.seeding import stream
 
@@ -55,7 +55,7 @@ def build(recipe: AgentRecipe, clock: PhaseClock | None = None) -> BaseAlgorithm
             "normalised observations only where frames are not stacked and are no images"
         )
     seeding.seed_everything(recipe.seed)
-    model = _construct(recipe, arguments, vector)
+    model = _construct(recipe, arguments, vector, recipe.algorithm.backend)
     if isinstance(model, ARS):
         _make_resumable(model, recipe.budget.steps)
     return model
@@ -113,7 +113,7 @@ def load(recipe: AgentRecipe, snapshot: Snapshot) -> BaseAlgorithm:
     vector = environments.stack_and_transpose(vector, recipe.env.frame_stack)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # SB3's remarks on one copy's batch sizes
-        model = _construct(recipe, arguments, vector)
+        model = _construct(recipe, arguments, vector, backend="sb3")
     try:
         agent_state.restore_playable(model, snapshot)
     except KeyError as missing:
@@ -123,8 +123,18 @@ def load(recipe: AgentRecipe, snapshot: Snapshot) -> BaseAlgorithm:
     return model
 
 
-def _construct(recipe: AgentRecipe, arguments: dict[str, Any], vector: VecEnv) -> BaseAlgorithm:
-    sb3_class = algorithm_class(recipe.algorithm.name)
+def _construct(
+    recipe: AgentRecipe, arguments: dict[str, Any], vector: VecEnv, backend: str
+) -> BaseAlgorithm:
+    name = recipe.algorithm.name
+    sb3_class = algorithm_class(name)
+    if backend != "sb3":
+        sb3_class = FAST.get(name, sb3_class)
+    if backend == "fast" and name not in FAST:
+        raise UserError(
+            f"algorithm.backend = 'fast': there is none for {name}, only for {', '.join(FAST)}; "
+            "auto uses SB3's where there is none"
+        )
     policy = policy_name(recipe, vector.observation_space)
     if "action_noise" in arguments and arguments["action_noise"] is not None:
         arguments["action_noise"] = arguments["action_noise"](vector.action_space.shape)
@@ -146,7 +156,7 @@ def _construct(recipe: AgentRecipe, arguments: dict[str, Any], vector: VecEnv) -
             f"{recipe.env.id} has none"
         )
     try:
-        return sb3_class(
+        model = sb3_class(
             policy, vector, device=choose_device(recipe.device, policy), verbose=0, **arguments
         )
     except MemoryError as error:
@@ -160,6 +170,12 @@ def _construct(recipe: AgentRecipe, arguments: dict[str, Any], vector: VecEnv) -
         raise UserError(
             f"{sb3_class.__name__} cannot be set up on {recipe.env.id}: {said.partition(' If ')[0]}"
         ) from error
+    falls_back = getattr(model, "falls_back", None)
+    if backend == "fast" and falls_back is not None:
+        raise UserError(
+            f"algorithm.backend = 'fast': it has no {falls_back}; auto uses SB3's for it"
+        )
+    return model
 
 
 def policy_name(recipe: AgentRecipe, observation_space: spaces.Space) -> str:

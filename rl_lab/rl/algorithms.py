@@ -7,6 +7,7 @@ import stable_baselines3 as sb3
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rl_lab.errors import UserError, nearest
+from rl_lab.rl.fast.ppo import FastPPO
 
 AlgorithmClass: TypeAlias = type[BaseAlgorithm]
 
@@ -27,6 +28,11 @@ ALGORITHMS: dict[str, AlgorithmClass] = {
 }
 
 
+FAST: dict[str, AlgorithmClass] = {"ppo": FastPPO}
+"""Quicker versions, each a subclass of SB3's. They have `falls_back`: why SB3's own methods are
+used for this policy and these spaces, or None."""
+
+
 def algorithm_class(name: str) -> AlgorithmClass:
     """Return the SB3 class of a recipe's `algorithm.name`.
 
@@ -37,3 +43,17 @@ def algorithm_class(name: str) -> AlgorithmClass:
         hint = nearest(name, ALGORITHMS) or f"; there are {', '.join(ALGORITHMS)}"
         raise UserError(f"algorithm.name = {name!r}: no such algorithm{hint}")
     return ALGORITHMS[name]
+
+
+def backend(model: BaseAlgorithm) -> tuple[str, str]:
+    """Tell which code an agent learns with, `"fast"` or `"sb3"`, and why."""
+    if not isinstance(model, tuple(FAST.values())):
+        return "sb3", "there is no other for it" if _name(model) not in FAST else "as asked"
+    reason = model.falls_back  # type: ignore[attr-defined]
+    if reason is not None:
+        return "sb3", f"the fast one has no {reason}"
+    return "fast", "SB3's algorithm, proven equal after an update"
+
+
+def _name(model: BaseAlgorithm) -> str | None:
+    return next((name for name, known in ALGORITHMS.items() if type(model) is known), None)

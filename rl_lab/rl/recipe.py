@@ -68,6 +68,8 @@ class Algorithm(Section):
     """One of rl_lab.rl.algorithms.ALGORITHMS, such as ppo or sac."""
     policy: str = "auto"
     """SB3 policy name; auto: MLP, CNN or multi-input, as the observation space asks."""
+    backend: Literal["auto", "sb3", "fast"] = "auto"
+    """Whose code learns: the lab's fast one, SB3's, or auto: the fast one wherever it applies."""
     hindsight: Hindsight | None = None
     """Hindsight experience replay; null: none."""
 

@@ -17,6 +17,7 @@ from rl_lab.metrics import Level, MetricLog
 from rl_lab.phases import PhaseClock
 from rl_lab.provenance import differences, made_with
 from rl_lab.rl import agent, agent_state, moment, space
+from rl_lab.rl.algorithms import backend
 from rl_lab.rl.boundary import AtUpdateBoundary, Progress, StopLearning
 from rl_lab.rl.gradients import guard_gradients
 from rl_lab.rl.recipe import AgentRecipe
@@ -104,6 +105,8 @@ def _train_from_newest_checkpoint(  # noqa: PLR0915 -- a run reads top to bottom
             count = f"{progress.rollbacks} of {recipe.health.times}"
             sentence = f"{rollback}; back to here, with a lower learning rate ({count})"
             log.event(snapshot.step, "rollback", sentence, "warning")
+    name, why = backend(model)
+    log.event(model.num_timesteps, "backend", f"{name}: {why}")
     for note in notes:
         log.event(model.num_timesteps, "note", note, "warning")
     short_of = shortage(run.path, space.needed(model, recipe))

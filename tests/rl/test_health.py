@@ -79,26 +79,32 @@ def nan_gradient(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
 
     def poisoned_build(*arguments: Any, **settings: Any) -> Any:
         model = build(*arguments, **settings)
-        compute = model.rollout_buffer.compute_returns_and_advantage
+        update = model.train
 
-        def poisoned(*inner: Any, **named: Any) -> None:
-            compute(*inner, **named)
+        def poisoned() -> None:
             rollouts[0] += 1
             if rollouts[0] == at:
                 model.rollout_buffer.advantages[3] = np.nan
+            update()
 
-        model.rollout_buffer.compute_returns_and_advantage = poisoned
+        model.train = poisoned
         return model
 
     monkeypatch.setattr(agent, "build", poisoned_build)
 
 
+@pytest.mark.parametrize("backend", ["fast", "sb3"])
 @pytest.mark.parametrize("on_nan", ["skip", "rollback"])
 def test_a_nan_gradient_is_never_applied(
-    on_nan: str, make_recipe: MakeRecipe, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+    on_nan: str,
+    backend: str,
+    make_recipe: MakeRecipe,
+    make_run: MakeRun,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     nan_gradient(monkeypatch, at=4)
-    settings = {"env.id": "CartPole-v1", "health.on_nan": on_nan, "health.times": 10}
+    settings = {"env.id": "CartPole-v1", "health.on_nan": on_nan, "health.times": 10,
+                "algorithm.backend": backend}  # fmt: skip
     recipe = make_recipe("ppo", SMALL | settings)
     run = make_run(recipe)
     assert run_to_end(run, recipe) == "finished"
@@ -165,22 +171,24 @@ def test_a_nan_reward_fails_the_run_before_it_is_learnt_from(
     assert all(tensor.isfinite().all() for tensor in snapshot.tensors["policy"].values())
 
 
+@pytest.mark.parametrize("backend", ["fast", "sb3"])
 def test_a_nan_loss_fails_the_run_before_the_weights_change(
-    make_recipe: MakeRecipe, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+    backend: str, make_recipe: MakeRecipe, make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = make_recipe("cartpole", {"budget.steps": 1024, "evaluation.every": 10**6})
+    settings = {"budget.steps": 1024, "evaluation.every": 10**6, "algorithm.backend": backend}
+    recipe = make_recipe("cartpole", settings)
     built: list[Any] = []
     build = agent.build
 
     def build_with_nan_advantage(*arguments: Any, **settings: Any) -> Any:
         model = build(*arguments, **settings)
-        compute = model.rollout_buffer.compute_returns_and_advantage
+        update = model.train
 
-        def poisoned(*inner: Any, **named: Any) -> None:
-            compute(*inner, **named)
+        def poisoned() -> None:
             model.rollout_buffer.advantages[3] = np.nan
+            update()
 
-        model.rollout_buffer.compute_returns_and_advantage = poisoned
+        model.train = poisoned
         built.append((model, [p.detach().clone() for p in model.policy.parameters()]))
         return model
 
