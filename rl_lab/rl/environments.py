@@ -7,7 +7,8 @@ From the inside out, each copy is
 
 and the copies together
 
-    DummyVecEnv or SubprocVecEnv -> WatchedVecEnv -> VecNormalize -> VecFrameStack -> channels first
+    SerialVecEnv or SubprocVecEnv
+        -> WatchedVecEnv -> VecNormalize -> VecFrameStack -> channels first
 
 Scores are counted by Monitor, so they are raw: normalisation comes after it. AtariWrapper, whose
 clipped rewards and lost lives are for learning only, goes around Monitor instead of inside it.
@@ -27,7 +28,6 @@ from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import (
-    DummyVecEnv,
     SubprocVecEnv,
     VecEnv,
     VecFrameStack,
@@ -43,6 +43,7 @@ from rl_lab.provenance import ROOT
 from rl_lab.rl import trust
 from rl_lab.rl.episodes import RepeatableEpisodes, SeededResets
 from rl_lab.rl.recipe import Environment, Normalization
+from rl_lab.rl.serial_vec_env import SerialVecEnv
 from rl_lab.rl.supervision import Supervised
 from rl_lab.rl.watched_vec_env import WatchedVecEnv
 
@@ -140,6 +141,7 @@ def make(
     seeds: list[int] | None = None,
     render_mode: str | None = None,
     record: Callable[[gymnasium.Env], gymnasium.Env] | None = None,
+    checked: bool = True,
 ) -> gymnasium.Env:
     """Make one wrapped environment.
 
@@ -148,15 +150,17 @@ def make(
         seeds: seeds of its first resets, in order; later ones draw on from the last.
         render_mode: None, `"human"` or `"rgb_array"`.
         record: a wrapper put directly around the bare environment.
+        checked: whether Gymnasium's checker looks over its first steps.
 
     Raises:
         UserError: the id, an argument or a wrapper is wrong, or an extra is missing.
     """
     environment_id = check_id(environment.id)
-    # Environments that draw nothing need not take a render_mode.
-    rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+    # Environments that draw nothing need not take a render_mode, nor recipes a checker.
+    settings: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+    settings |= {} if checked else {"disable_env_checker": True}
     try:
-        env = gymnasium.make(environment_id, **rendering, **environment.kwargs)
+        env = gymnasium.make(environment_id, **settings | environment.kwargs)
     except gymnasium.error.DependencyNotInstalled:
         extra = next((name for name in EXTRAS if not installed(name)), "all")
         for name, mark in (("box2d", "box2d"), ("mujoco", "mujoco"), ("atari", "ale")):
@@ -243,14 +247,18 @@ def make_vector(
     Raises:
         UserError: as `make`.
     """
-    supervised = vectorization == "subproc" or environment.restarts or environment.timeout
-    make_copy = partial(_supervised, environment) if supervised else partial(make, environment)
-    makers: list[MakeEnv] = [partial(make_copy, own) for own in seeds]
+    makers: list[MakeEnv]
+    if vectorization == "subproc" or environment.restarts or environment.timeout:
+        makers = [partial(_supervised, environment, own) for own in seeds]
+    else:  # what the checker says of one copy holds for all
+        makers = [
+            partial(make, environment, own, checked=copy == 0) for copy, own in enumerate(seeds)
+        ]
     if vectorization == "subproc":
         make(environment).close()  # errors of the user's are raised here, not in a child
         vector: VecEnv = SubprocVecEnv([partial(_undisturbed, maker) for maker in makers])
     else:
-        vector = DummyVecEnv(makers)
+        vector = SerialVecEnv(makers)
     return WatchedVecEnv(vector, clock or PhaseClock("policy"), health, environment.restarts)
 
 
