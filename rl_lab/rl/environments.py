@@ -10,6 +10,8 @@ and the copies together
     SerialVecEnv or SubprocVecEnv
         -> WatchedVecEnv -> VecNormalize -> VecFrameStack -> channels first
 
+Or there are no single copies, but one vector environment: VectorAdapter -> WatchedVecEnv -> ...
+
 Scores are counted by Monitor, so they are raw: normalisation comes after it. AtariWrapper, whose
 clipped rewards and lost lives are for learning only, goes around Monitor instead of inside it.
 """
@@ -40,11 +42,12 @@ from rl_lab.extras import EXTRAS, install_command, installed
 from rl_lab.health import Health
 from rl_lab.phases import PhaseClock
 from rl_lab.provenance import ROOT
-from rl_lab.rl import trust
+from rl_lab.rl import trust, vectorized
 from rl_lab.rl.episodes import RepeatableEpisodes, SeededResets
 from rl_lab.rl.recipe import Environment, Normalization
 from rl_lab.rl.serial_vec_env import SerialVecEnv
 from rl_lab.rl.supervision import Supervised
+from rl_lab.rl.vector_adapter import VectorAdapter
 from rl_lab.rl.watched_vec_env import WatchedVecEnv
 
 # Packages that register environments when imported, by the ids they are known for. Without the
@@ -67,6 +70,9 @@ WRAPPERS: dict[str, str] = {
 }
 
 MakeEnv = Callable[[], gymnasium.Env]
+
+# All copies as one environment, by `env.vectorization`.
+VECTORIZATIONS = {"vector": vectorized.in_arrays, "envpool": vectorized.pooled}
 
 
 # --- one environment -----------------------------------------------------------------------------
@@ -161,12 +167,12 @@ def make(
     settings |= {} if checked else {"disable_env_checker": True}
     try:
         env = gymnasium.make(environment_id, **settings | environment.kwargs)
-    except gymnasium.error.DependencyNotInstalled:
-        extra = next((name for name in EXTRAS if not installed(name)), "all")
-        for name, mark in (("box2d", "box2d"), ("mujoco", "mujoco"), ("atari", "ale")):
-            if mark in str(gymnasium.spec(environment_id).entry_point):
-                extra = name
-        raise UserError(_missing(environment.id, extra)) from None
+    except gymnasium.error.DependencyNotInstalled as error:
+        entry_point = str(gymnasium.spec(environment_id).entry_point)
+        for extra, mark in (("box2d", "box2d"), ("mujoco", "mujoco"), ("atari", "ale")):
+            if mark in entry_point:
+                raise UserError(_missing(environment.id, extra)) from None
+        raise UserError(f"env.id = {environment.id!r} lacks a package: {error}") from None
     except (TypeError, ValueError, gymnasium.error.Error) as error:
         given = f" with env.kwargs {environment.kwargs}" if environment.kwargs else ""
         raise UserError(f"env.id = {environment.id!r} cannot be made{given}: {error}") from None
@@ -241,12 +247,22 @@ def make_vector(
         environment: the recipe's section.
         seeds: for each copy, the seeds of its first resets; its length is the number of copies.
         clock: told when time is spent in the environment.
-        vectorization: `"dummy"` or `"subproc"`.
+        vectorization: as the recipe's section has it, which says how the agent learns.
         health: what to do about a NaN; None: stop.
 
     Raises:
-        UserError: as `make`.
+        UserError: as `make`, or a key does not go with the vectorization.
     """
+    vector = _vector(environment, seeds, vectorization)
+    return WatchedVecEnv(vector, clock or PhaseClock("policy"), health, environment.restarts)
+
+
+def _vector(environment: Environment, seeds: list[list[int]], vectorization: str) -> VecEnv:
+    if vectorization in VECTORIZATIONS:
+        _import("envs")  # some of Gymnasium's are vectorised there
+        make_copies = VECTORIZATIONS[vectorization]
+        env = make_copies(environment, check_id(environment.id), len(seeds))
+        return VectorAdapter(env, seed=next(iter(seeds[0]), None))
     makers: list[MakeEnv]
     if vectorization == "subproc" or environment.restarts or environment.timeout:
         makers = [partial(_supervised, environment, own) for own in seeds]
@@ -256,10 +272,8 @@ def make_vector(
         ]
     if vectorization == "subproc":
         make(environment).close()  # errors of the user's are raised here, not in a child
-        vector: VecEnv = SubprocVecEnv([partial(_undisturbed, maker) for maker in makers])
-    else:
-        vector = SerialVecEnv(makers)
-    return WatchedVecEnv(vector, clock or PhaseClock("policy"), health, environment.restarts)
+        return SubprocVecEnv([partial(_undisturbed, maker) for maker in makers])
+    return SerialVecEnv(makers)
 
 
 def _supervised(environment: Environment, seeds: list[int]) -> gymnasium.Env:

@@ -1,5 +1,6 @@
 """Copies of an environment under watch: timed, counted, and checked before anything learns."""
 
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -139,8 +140,11 @@ class WatchedVecEnv(VecEnvWrapper):
         self, observations: VecEnvObs, rewards: np.ndarray, dones: np.ndarray, infos: list[dict]
     ) -> dict[int, str]:
         """Which copies gave something that is no number, and what."""
-        faults = dict.fromkeys(self._unsound(observations), "observation")
-        faults |= dict.fromkeys(self._unsound(rewards), "reward")
+        faults: dict[int, str] = {}
+        for copy in self._unsound(observations):
+            faults[copy] = "observation"
+        for copy in self._unsound(rewards):
+            faults[copy] = "reward"
         for copy in dones.nonzero()[0].tolist():
             last = infos[copy].get("terminal_observation")  # beside the next episode's first
             if last is not None and self._unsound(_one(last)):
@@ -157,10 +161,10 @@ class WatchedVecEnv(VecEnvWrapper):
         if array.dtype != np.float32:  # as networks read it
             with np.errstate(over="ignore"):
                 array = array.astype(np.float32)
-        sound = np.isfinite(array)
-        if sound.all():
+        if math.isfinite(np.vdot(array, array)):  # the quickest way to see that all is well
             return []
-        return np.flatnonzero(~sound.reshape(len(array), -1).all(axis=1)).tolist()
+        finite = np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+        return np.flatnonzero(~finite).tolist()
 
     def may_skip(self, sentence: str) -> bool:
         """Count and report what is left out for a NaN; return False if nothing may be, any more."""
