@@ -9,6 +9,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from envs.same_step import SameStepVectorEnv
+
 OPTIMAL_RETURN = 10.0
 CHOICES = 4
 
@@ -55,6 +57,53 @@ class Match(gymnasium.Env):
             return np.eye(CHOICES, dtype=np.float32)[self._target]
         self._target = float(np.float32(self.np_random.uniform(-1.0, 1.0)))
         return np.array([self._target], dtype=np.float32)
+
+
+class MatchVector(SameStepVectorEnv):
+    """Match in arrays. State: the target."""
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        max_episode_steps: int | None = 10,
+        actions: Literal["discrete", "continuous"] = "discrete",
+    ) -> None:
+        """Make the copies.
+
+        Args:
+            num_envs: how many.
+            max_episode_steps: steps after which an episode is truncated; None: never.
+            actions: as Match has it.
+        """
+        one = Match(actions)
+        super().__init__(num_envs, max_episode_steps, one, variables=1)
+        self.discrete = one.discrete
+
+    def _draw_starts(self, count: int) -> np.ndarray:
+        if self.discrete:
+            return self.np_random.integers(CHOICES, size=(1, count))
+        return self.np_random.uniform(-1.0, 1.0, (1, count)).astype(np.float32)
+
+    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        (target,) = self.state
+        if self.discrete:
+            rewards = (actions == target).astype(float)
+        else:
+            rewards = 1.0 - np.abs(actions[:, 0] - target)
+        self.state[:] = self._draw_starts(self.num_envs)
+        return rewards, np.zeros(self.num_envs, dtype=bool)
+
+    def observe(self) -> np.ndarray:
+        """The targets, one-hot or as they are: (copies, 4 or 1) float32."""
+        (target,) = self.state
+        if self.discrete:
+            return np.eye(CHOICES, dtype=np.float32)[target.astype(int)]
+        return target[:, None].astype(np.float32)
+
+    def action_masks(self) -> np.ndarray:
+        """As Match has them: (copies, 4) bool."""
+        distance = (np.arange(CHOICES) - self.state[0][:, None]) % CHOICES
+        return distance <= 1
 
 
 def optimal_action(observation: np.ndarray) -> Any:

@@ -12,12 +12,20 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from envs.same_step import SameStepVectorEnv
+
 SPEED = 0.25
 """Farthest a coordinate moves in a step."""
 RADIUS = 0.15
 """Distance from the goal that counts as there."""
 MOST_STEPS_NEEDED = math.ceil(2.0 / SPEED)
 """From corner to corner, each coordinate crosses 2 at SPEED."""
+
+
+def _reward(achieved_goal: np.ndarray, desired_goal: np.ndarray) -> np.ndarray:
+    """(...,) float32 for goals (..., 2)."""
+    distance = np.linalg.norm(achieved_goal - desired_goal, axis=-1)
+    return -(distance > RADIUS).astype(np.float32)
 
 
 class ReachPoint(gymnasium.Env):
@@ -62,8 +70,7 @@ class ReachPoint(gymnasium.Env):
             desired_goal: (..., 2).
             info: not used; part of the protocol.
         """
-        distance = np.linalg.norm(achieved_goal - desired_goal, axis=-1)
-        return -(distance > RADIUS).astype(np.float32)
+        return _reward(achieved_goal, desired_goal)
 
     def _is_there(self) -> bool:
         return bool(self.compute_reward(self._place, self._goal, {}) == 0.0)
@@ -74,6 +81,46 @@ class ReachPoint(gymnasium.Env):
             "achieved_goal": self._place.copy(),
             "desired_goal": self._goal.copy(),
         }
+
+
+class ReachPointVector(SameStepVectorEnv):
+    """ReachPoint in arrays. State: the point's coordinates, and the goal's."""
+
+    def __init__(self, num_envs: int = 1, max_episode_steps: int | None = 20) -> None:
+        """Make the copies.
+
+        Args:
+            num_envs: how many.
+            max_episode_steps: steps after which an episode is truncated; None: never.
+        """
+        super().__init__(num_envs, max_episode_steps, ReachPoint(), variables=4)
+
+    def _draw_starts(self, count: int) -> np.ndarray:
+        return self.np_random.uniform(-1.0, 1.0, (4, count)).astype(np.float32)
+
+    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        moved = self.state[:2].astype(np.float32) + SPEED * np.clip(actions.T, -1.0, 1.0)
+        self.state[:2] = np.clip(moved, -1.0, 1.0)
+        return _reward(*self._places()), np.zeros(self.num_envs, dtype=bool)
+
+    def compute_reward(
+        self, achieved_goal: np.ndarray, desired_goal: np.ndarray, info: Any
+    ) -> np.ndarray:
+        """As ReachPoint has it."""
+        return _reward(achieved_goal, desired_goal)
+
+    def observe(self) -> dict[str, np.ndarray]:
+        """As ReachPoint has it, each part (copies, 2) float32."""
+        place, goal = self._places()
+        return {"observation": place, "achieved_goal": place.copy(), "desired_goal": goal}
+
+    def _last_infos(self) -> dict[str, np.ndarray]:
+        return {"is_success": _reward(*self._places()) == 0.0}
+
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where the points are, and their goals, each (copies, 2)."""
+        places = self.state.T.astype(np.float32, order="C")
+        return places[:, :2], places[:, 2:]
 
 
 def optimal_action(observation: dict[str, np.ndarray]) -> np.ndarray:

@@ -9,6 +9,8 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
+from envs.same_step import SameStepVectorEnv
+
 OPTIMAL_RETURN = 1.0
 MEMORYLESS_RETURN = 0.5
 
@@ -42,6 +44,37 @@ class Recall(gymnasium.Env):
         done = self._step == self.delay + 2
         reward = float(done and int(action) == self._cue)
         return np.array([0, asked], dtype=np.float32), reward, done, False, {}
+
+
+class RecallVector(SameStepVectorEnv):
+    """Recall in arrays. State: the cue, 0 or 1; the step is what has elapsed."""
+
+    def __init__(
+        self, num_envs: int = 1, max_episode_steps: int | None = None, delay: int = 2
+    ) -> None:
+        """Make the copies.
+
+        Args:
+            num_envs: how many.
+            max_episode_steps: steps after which an episode is truncated; None: never.
+            delay: as Recall has it.
+        """
+        super().__init__(num_envs, max_episode_steps, Recall(delay), variables=1)
+        self.delay = delay
+
+    def _draw_starts(self, count: int) -> np.ndarray:
+        return self.np_random.integers(2, size=(1, count))
+
+    def _advance(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        done = self.elapsed == self.delay + 1
+        return (done & (actions == self.state[0])).astype(float), done
+
+    def observe(self) -> np.ndarray:
+        """The cue while it is shown, and whether the answer is due: (copies, 2) float32."""
+        shown = np.zeros((self.num_envs, 2), dtype=np.float32)
+        shown[:, 0] = np.where(self.elapsed == 0, 2.0 * self.state[0] - 1.0, 0.0)
+        shown[:, 1] = self.elapsed == self.delay + 1
+        return shown
 
 
 class Rememberer:

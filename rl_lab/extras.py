@@ -16,6 +16,7 @@ EXTRAS = {
     "mujoco": Extra("mujoco", "HalfCheetah, Hopper, Walker2d, Ant and the other MuJoCo tasks"),
     "minigrid": Extra("minigrid", "MiniGrid and BabyAI"),
     "atari": Extra("ale_py", "Atari games"),
+    "envpool": Extra("envpool", "env.vectorization envpool"),
     "tensorboard": Extra("tensorboard", "logging.tensorboard"),
     "trackio": Extra("trackio", "logging.trackio"),
     "wandb": Extra("wandb", "logging.wandb"),

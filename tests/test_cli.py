@@ -271,7 +271,7 @@ def test_doctor_finds_this_installation_whole(lab: Lab) -> None:
     assert result.returncode == 0, found["differs_from_lock"]
     assert found["versions"]["stable-baselines3"]
     assert found["steps_per_second"] > 0
-    assert found["missing"] == {}
+    assert found["missing"].keys() <= {"envpool"}  # the one that is not of `all`
     assert "cpu" in found["devices"]
 
 

@@ -88,7 +88,9 @@ def check(recipe: AgentRecipe, whole: bool) -> None:
         UserError: as `build`.
     """
     if not whole:
-        few = {"number": min(recipe.env.number, 2), "vectorization": "dummy"}
+        few: dict[str, Any] = {"number": min(recipe.env.number, 2)}
+        if recipe.env.vectorization == "subproc":
+            few["vectorization"] = "dummy"
         recipe = recipe.model_copy(update={"env": recipe.env.model_copy(update=few)})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # SB3's remarks on few copies' batch sizes

@@ -7,7 +7,10 @@ From the inside out, each copy is
 
 and the copies together
 
-    DummyVecEnv or SubprocVecEnv -> WatchedVecEnv -> VecNormalize -> VecFrameStack -> channels first
+    SerialVecEnv or SubprocVecEnv
+        -> WatchedVecEnv -> VecNormalize -> VecFrameStack -> channels first
+
+Or there are no single copies, but one vector environment: VectorAdapter -> WatchedVecEnv -> ...
 
 Scores are counted by Monitor, so they are raw: normalisation comes after it. AtariWrapper, whose
 clipped rewards and lost lives are for learning only, goes around Monitor instead of inside it.
@@ -27,7 +30,6 @@ from gymnasium import spaces
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import (
-    DummyVecEnv,
     SubprocVecEnv,
     VecEnv,
     VecFrameStack,
@@ -40,10 +42,12 @@ from rl_lab.extras import EXTRAS, install_command, installed
 from rl_lab.health import Health
 from rl_lab.phases import PhaseClock
 from rl_lab.provenance import ROOT
-from rl_lab.rl import trust
+from rl_lab.rl import trust, vectorized
 from rl_lab.rl.episodes import RepeatableEpisodes, SeededResets
 from rl_lab.rl.recipe import Environment, Normalization
+from rl_lab.rl.serial_vec_env import SerialVecEnv
 from rl_lab.rl.supervision import Supervised
+from rl_lab.rl.vector_adapter import VectorAdapter
 from rl_lab.rl.watched_vec_env import WatchedVecEnv
 
 # Packages that register environments when imported, by the ids they are known for. Without the
@@ -66,6 +70,9 @@ WRAPPERS: dict[str, str] = {
 }
 
 MakeEnv = Callable[[], gymnasium.Env]
+
+# All copies as one environment, by `env.vectorization`.
+VECTORIZATIONS = {"vector": vectorized.in_arrays, "envpool": vectorized.pooled}
 
 
 # --- one environment -----------------------------------------------------------------------------
@@ -140,6 +147,7 @@ def make(
     seeds: list[int] | None = None,
     render_mode: str | None = None,
     record: Callable[[gymnasium.Env], gymnasium.Env] | None = None,
+    checked: bool = True,
 ) -> gymnasium.Env:
     """Make one wrapped environment.
 
@@ -148,21 +156,23 @@ def make(
         seeds: seeds of its first resets, in order; later ones draw on from the last.
         render_mode: None, `"human"` or `"rgb_array"`.
         record: a wrapper put directly around the bare environment.
+        checked: whether Gymnasium's checker looks over its first steps.
 
     Raises:
         UserError: the id, an argument or a wrapper is wrong, or an extra is missing.
     """
     environment_id = check_id(environment.id)
-    # Environments that draw nothing need not take a render_mode.
-    rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+    # Environments that draw nothing need not take a render_mode, nor recipes a checker.
+    settings: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
+    settings |= {} if checked else {"disable_env_checker": True}
     try:
-        env = gymnasium.make(environment_id, **rendering, **environment.kwargs)
-    except gymnasium.error.DependencyNotInstalled:
-        extra = next((name for name in EXTRAS if not installed(name)), "all")
-        for name, mark in (("box2d", "box2d"), ("mujoco", "mujoco"), ("atari", "ale")):
-            if mark in str(gymnasium.spec(environment_id).entry_point):
-                extra = name
-        raise UserError(_missing(environment.id, extra)) from None
+        env = gymnasium.make(environment_id, **settings | environment.kwargs)
+    except gymnasium.error.DependencyNotInstalled as error:
+        entry_point = str(gymnasium.spec(environment_id).entry_point)
+        for extra, mark in (("box2d", "box2d"), ("mujoco", "mujoco"), ("atari", "ale")):
+            if mark in entry_point:
+                raise UserError(_missing(environment.id, extra)) from None
+        raise UserError(f"env.id = {environment.id!r} lacks a package: {error}") from None
     except (TypeError, ValueError, gymnasium.error.Error) as error:
         given = f" with env.kwargs {environment.kwargs}" if environment.kwargs else ""
         raise UserError(f"env.id = {environment.id!r} cannot be made{given}: {error}") from None
@@ -237,21 +247,33 @@ def make_vector(
         environment: the recipe's section.
         seeds: for each copy, the seeds of its first resets; its length is the number of copies.
         clock: told when time is spent in the environment.
-        vectorization: `"dummy"` or `"subproc"`.
+        vectorization: as the recipe's section has it, which says how the agent learns.
         health: what to do about a NaN; None: stop.
 
     Raises:
-        UserError: as `make`.
+        UserError: as `make`, or a key does not go with the vectorization.
     """
-    supervised = vectorization == "subproc" or environment.restarts or environment.timeout
-    make_copy = partial(_supervised, environment) if supervised else partial(make, environment)
-    makers: list[MakeEnv] = [partial(make_copy, own) for own in seeds]
+    vector = _vector(environment, seeds, vectorization)
+    return WatchedVecEnv(vector, clock or PhaseClock("policy"), health, environment.restarts)
+
+
+def _vector(environment: Environment, seeds: list[list[int]], vectorization: str) -> VecEnv:
+    if vectorization in VECTORIZATIONS:
+        _import("envs")  # some of Gymnasium's are vectorised there
+        make_copies = VECTORIZATIONS[vectorization]
+        env = make_copies(environment, check_id(environment.id), len(seeds))
+        return VectorAdapter(env, seed=next(iter(seeds[0]), None))
+    makers: list[MakeEnv]
+    if vectorization == "subproc" or environment.restarts or environment.timeout:
+        makers = [partial(_supervised, environment, own) for own in seeds]
+    else:  # what the checker says of one copy holds for all
+        makers = [
+            partial(make, environment, own, checked=copy == 0) for copy, own in enumerate(seeds)
+        ]
     if vectorization == "subproc":
         make(environment).close()  # errors of the user's are raised here, not in a child
-        vector: VecEnv = SubprocVecEnv([partial(_undisturbed, maker) for maker in makers])
-    else:
-        vector = DummyVecEnv(makers)
-    return WatchedVecEnv(vector, clock or PhaseClock("policy"), health, environment.restarts)
+        return SubprocVecEnv([partial(_undisturbed, maker) for maker in makers])
+    return SerialVecEnv(makers)
 
 
 def _supervised(environment: Environment, seeds: list[int]) -> gymnasium.Env:

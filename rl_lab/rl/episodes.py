@@ -70,6 +70,8 @@ class RepeatableEpisodes(gymnasium.Wrapper):
 
     def __init__(self, env: gymnasium.Env) -> None:
         super().__init__(env)
+        self._to_come: list[int] = env.get_wrapper_attr("seeds")  # SeededResets' own
+        self._bare = env.unwrapped
         self._resets = 0
         self._keeps_world = False
         self._seed: int | None = None
@@ -81,22 +83,21 @@ class RepeatableEpisodes(gymnasium.Wrapper):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        to_come = self.get_wrapper_attr("seeds")
-        world = getattr(self.unwrapped, "world", None)
+        world = getattr(self._bare, "world", None)
         self._resets += 1
-        self._seed = to_come[0] if seed is None and to_come else seed
-        self._random_state = _random_state(self.unwrapped)
+        self._seed = self._to_come[0] if seed is None and self._to_come else seed
+        self._random_state = _random_state(self._bare)
         self._actions, self._rewards = [], []
         self._observation, info = super().reset(seed=seed, options=options)
         # A Box2D world that outlives episodes (BipedalWalker, CarRacing) remembers in which order
         # its bodies came, and nothing shows it.
-        self._keeps_world = world is not None and world is getattr(self.unwrapped, "world", None)
+        self._keeps_world = world is not None and world is getattr(self._bare, "world", None)
         return self._observation, info
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        if len(self._actions) <= LONGEST:
-            self._actions.append(np.array(action))  # a copy: the caller's may be written over
-        self._observation, reward, terminated, truncated, info = super().step(action)
+        if len(self._actions) <= LONGEST:  # an array is copied: the caller's may be written over
+            self._actions.append(action if isinstance(action, np.generic) else np.array(action))
+        self._observation, reward, terminated, truncated, info = self.env.step(action)
         if len(self._rewards) <= LONGEST:
             self._rewards.append(float(reward))
         return self._observation, reward, terminated, truncated, info
@@ -108,7 +109,7 @@ class RepeatableEpisodes(gymnasium.Wrapper):
             return None
         return UnfinishedEpisode(
             self._seed, self._random_state, np.array(self._actions), np.array(self._rewards),
-            _random_state(self.unwrapped), _digest(self._observation), _digest(_memory(self.env)),
+            _random_state(self._bare), _digest(self._observation), _digest(_memory(self.env)),
         )  # fmt: skip
 
     def play_again(self, episode: UnfinishedEpisode) -> bool:
@@ -118,16 +119,16 @@ class RepeatableEpisodes(gymnasium.Wrapper):
         attributes of environment and wrappers (running means, counters) are what they were, bit for
         bit. If not, the environment is to be reset.
         """
-        self.get_wrapper_attr("seeds").clear()
+        self._to_come.clear()
         if episode.seed is None and episode.random_state is not None:
-            self.unwrapped.np_random = _generator(episode.random_state)
+            self._bare.np_random = _generator(episode.random_state)
         self.reset(seed=episode.seed)
         for action, expected in zip(episode.actions, episode.rewards, strict=True):
             _, reward, terminated, truncated, _ = self.step(action)
             if float(reward) != expected or terminated or truncated:
                 return False
         return (
-            _random_state(self.unwrapped) == episode.random_state_now
+            _random_state(self._bare) == episode.random_state_now
             and _digest(self._observation) == episode.observation
             and _digest(_memory(self.env)) == episode.memory
         )

@@ -24,10 +24,12 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecFrameStac
 from rl_lab.checkpoint import Snapshot
 from rl_lab.rl.episodes import UnfinishedEpisode
 from rl_lab.rl.supervision import Supervised
+from rl_lab.rl.vector_adapter import VectorAdapter
 from rl_lab.rl.watched_vec_env import watched
 
 LAST = ("_last_obs", "_last_original_obs", "_last_episode_starts")
 """What SB3 keeps of the step before a rollout; arrays, or dicts of arrays."""
+OTHERWISE = "its copies were vectorised otherwise"
 
 
 def add_to(snapshot: Snapshot, model: BaseAlgorithm) -> None:
@@ -43,8 +45,12 @@ def add_to(snapshot: Snapshot, model: BaseAlgorithm) -> None:
         tensors[name] = tensor
     for number, noise in enumerate(_walking_noise(model)):
         arrays[f"noise/{number}"] = noise.noise_prev
-    snapshot.state["episodes"] = _episodes_into(arrays, model)
     assert model.env is not None
+    copies = model.env.unwrapped
+    if not isinstance(copies, VectorAdapter):
+        snapshot.state["episodes"] = _episodes_into(arrays, model)
+    elif copies.resumable:  # what they remember is among the vector's arrays
+        snapshot.state["copies"] = copies.random_state
     if model.env.env_is_wrapped(Supervised)[0]:
         snapshot.state["failures"] = model.env.get_attr("failures")
 
@@ -82,24 +88,21 @@ def play_episodes_again(model: BaseAlgorithm, snapshot: Snapshot) -> str | None:
         return "its checkpoint is of an earlier version, which did not keep what is needed"
     vector, arrays = model.env, snapshot.arrays["moment"]
     assert vector is not None
-    episodes = list(_episodes_of(snapshot))
-    if len(episodes) != vector.num_envs:
-        return "the number of its copies has changed"
-    for copy, episode in enumerate(episodes):
-        if episode is None:
-            return f"the episode of copy {copy} was too long, or its simulator outlives episodes"
-        try:
-            (same,) = vector.env_method("play_again", episode, indices=copy)
-        except Exception as error:
-            return f"copy {copy} raised {type(error).__name__} on the way: {error}"
-        if not same:
-            return f"copy {copy} does not come to the same from the same start and actions"
+    copies = vector.unwrapped
+    if isinstance(copies, VectorAdapter):
+        differs = _cannot_be_put_back(copies, snapshot)
+    else:
+        differs = _play_again(vector, snapshot)
+    if differs is not None:
+        return differs
     for name in LAST:
         value = _together({key: arrays[key] for key in arrays if key.partition("/")[0] == name})
         if value is not None:
             setattr(model, name, value)
     for name, array in _of_vector(model):
         array[...] = arrays[name]
+    if isinstance(copies, VectorAdapter):
+        copies.random_state = snapshot.state["copies"]
     watched(model).resume(vector.env_method("last_observation"))
     if vector.env_is_wrapped(Supervised)[0]:
         for copy, failures in enumerate(snapshot.state["failures"]):
@@ -158,6 +161,38 @@ def _episodes_into(arrays: dict[str, np.ndarray], model: BaseAlgorithm) -> list[
     return plain
 
 
+def _play_again(vector: VecEnv, snapshot: Snapshot) -> str | None:
+    """Play the episode of every copy again; return why it could not be done."""
+    if "episodes" not in snapshot.state:
+        return OTHERWISE
+    episodes = list(_episodes_of(snapshot))
+    if len(episodes) != vector.num_envs:
+        return "the number of its copies has changed"
+    for copy, episode in enumerate(episodes):
+        if episode is None:
+            return f"the episode of copy {copy} was too long, or its simulator outlives episodes"
+        try:
+            (same,) = vector.env_method("play_again", episode, indices=copy)
+        except Exception as error:
+            return f"copy {copy} raised {type(error).__name__} on the way: {error}"
+        if not same:
+            return f"copy {copy} does not come to the same from the same start and actions"
+    return None
+
+
+def _cannot_be_put_back(copies: VectorAdapter, snapshot: Snapshot) -> str | None:
+    """Return why the copies of a vector environment cannot be put to where they were."""
+    if not copies.resumable:
+        return "where its copies are cannot be read or written"
+    if "copies" not in snapshot.state:
+        return OTHERWISE
+    arrays = snapshot.arrays["moment"]
+    for name, array in _of_copies(copies):
+        if name not in arrays or arrays[name].shape != array.shape:
+            return "the number of its copies, or what they are, has changed"
+    return None
+
+
 def _episodes_of(snapshot: Snapshot) -> Iterator[UnfinishedEpisode | None]:
     arrays = snapshot.arrays["moment"]
     for copy, fields in enumerate(snapshot.state["episodes"]):
@@ -189,7 +224,7 @@ def _together(parts: dict[str, np.ndarray]) -> Any:
 
 
 def _of_vector(model: BaseAlgorithm) -> Iterator[tuple[str, np.ndarray]]:
-    """The arrays that wrappers around all copies keep from step to step, to be written in place."""
+    """The arrays that vector environments keep from step to step, to be written in place."""
     normalizer = model.get_vec_normalize_env()
     if normalizer is not None:
         yield "normalizer/returns", normalizer.returns
@@ -201,6 +236,12 @@ def _of_vector(model: BaseAlgorithm) -> Iterator[tuple[str, np.ndarray]]:
             for key, part in parts.items():
                 yield f"frames/{key}", part.stacked_obs
         vector = vector.venv
+    if isinstance(vector, VectorAdapter) and vector.resumable:
+        yield from _of_copies(vector)
+
+
+def _of_copies(copies: VectorAdapter) -> Iterator[tuple[str, np.ndarray]]:
+    yield from ((f"copies/{name}", array) for name, array in copies.memory().items())
 
 
 def _of_policy(model: BaseAlgorithm) -> Iterator[tuple[str, torch.Tensor]]:

@@ -38,8 +38,11 @@ class Environment(Section):
     """Running normalisation of observations and rewards; null: none."""
     frame_stack: Positive = 1
     """Observations stacked along the last axis (VecFrameStack)."""
-    vectorization: Literal["dummy", "subproc"] = "dummy"
-    """dummy: copies take turns in this process; subproc: a process each (slow environments)."""
+    vectorization: Literal["dummy", "subproc", "vector", "envpool"] = "dummy"
+    """dummy: copies take turns in this process; subproc: a process each (slow environments);
+    vector: all in arrays, several times as quick (classic control, RLLab/...); envpool: in C++
+    (extra: envpool). With the last two, wrappers, timeout and restarts do not go, and the agent
+    is still judged in Gymnasium's single environments."""
     timeout: Rate | None = None
     """Seconds that a step or a reset of a copy may take; null: any."""
     restarts: Annotated[int, Field(ge=0)] = 0

@@ -1,5 +1,6 @@
 """Copies of an environment under watch: timed, counted, and checked before anything learns."""
 
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepR
 
 from rl_lab.health import Health
 from rl_lab.phases import PhaseClock
-from rl_lab.rl.supervision import FAILED
+from rl_lab.rl.supervision import FAILED, Supervised
 
 Report = Callable[[str, str], None]
 """(kind of event, sentence): tells the run's log."""
@@ -45,6 +46,7 @@ class WatchedVecEnv(VecEnvWrapper):
         """
         super().__init__(venv)
         self._clock = clock
+        self._supervised = venv.env_is_wrapped(Supervised)[0]  # only then may an info tell of one
         self._health = health or Health()
         self._restarts = restarts
         self._sound: list[Any] = [None] * self.num_envs  # the last sound observation of each copy
@@ -58,8 +60,7 @@ class WatchedVecEnv(VecEnvWrapper):
         """Set by whoever has a log."""
 
     def reset(self) -> VecEnvObs:
-        with self._clock.during("environment"):
-            observations = self._alive(self.venv.reset)
+        observations = self._ask(self.venv.reset)
         for copy, info in enumerate(self.venv.reset_infos):
             self._note_failure(copy, info)
         for copy in self._unsound(observations):
@@ -68,17 +69,16 @@ class WatchedVecEnv(VecEnvWrapper):
         return observations
 
     def step_async(self, actions: np.ndarray) -> None:
-        with self._clock.during("environment"):
-            self._alive(lambda: self.venv.step_async(actions))
+        self._ask(self.venv.step_async, actions)
 
     def step_wait(self) -> VecEnvStepReturn:
-        with self._clock.during("environment"):
-            observations, rewards, dones, infos = self._alive(self.venv.step_wait)
+        observations, rewards, dones, infos = self._ask(self.venv.step_wait)
         self.steps += self.num_envs
-        for copy, info in enumerate(infos):
-            self._note_failure(copy, info)
-            if dones[copy]:
-                self._note_failure(copy, self.venv.reset_infos[copy])
+        if self._supervised:
+            for copy, info in enumerate(infos):
+                self._note_failure(copy, info)
+                if dones[copy]:
+                    self._note_failure(copy, self.venv.reset_infos[copy])
         for copy, source in self._faults(observations, rewards, dones, infos).items():
             if not self.may_skip(f"{self._said(source, copy)}; its episode was cut off before it"):
                 self._stop(source, copy)
@@ -106,15 +106,18 @@ class WatchedVecEnv(VecEnvWrapper):
 
     # --- failures --------------------------------------------------------------------------------
 
-    def _alive(self, call: Callable[[], Any]) -> Any:
-        """Ask the copies; say so where the process of one is gone."""
+    def _ask(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Ask the copies, on the environment's time; say so where the process of one is gone."""
+        phase = self._clock.enter("environment")
         try:
-            return call()
+            return call(*arguments)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             raise EnvironmentFailedError(
                 f"the process of an environment died at step {self.steps:,} (what it said last is "
                 "above, or in console.log)"
             ) from None
+        finally:
+            self._clock.enter(phase)
 
     def _note_failure(self, copy: int, info: dict[str, Any]) -> None:
         """Count a copy that was replaced; stop where that was once too often."""
@@ -137,9 +140,12 @@ class WatchedVecEnv(VecEnvWrapper):
         self, observations: VecEnvObs, rewards: np.ndarray, dones: np.ndarray, infos: list[dict]
     ) -> dict[int, str]:
         """Which copies gave something that is no number, and what."""
-        faults = dict.fromkeys(self._unsound(observations), "observation")
-        faults |= dict.fromkeys(self._unsound(rewards), "reward")
-        for copy in np.flatnonzero(dones).tolist():
+        faults: dict[int, str] = {}
+        for copy in self._unsound(observations):
+            faults[copy] = "observation"
+        for copy in self._unsound(rewards):
+            faults[copy] = "reward"
+        for copy in dones.nonzero()[0].tolist():
             last = infos[copy].get("terminal_observation")  # beside the next episode's first
             if last is not None and self._unsound(_one(last)):
                 faults[copy] = "last observation"
@@ -152,9 +158,10 @@ class WatchedVecEnv(VecEnvWrapper):
         array = np.asarray(value)
         if array.dtype.kind != "f":
             return []
-        with np.errstate(over="ignore"):
-            array = array.astype(np.float32, copy=False)  # as networks read it
-        if np.isfinite(array).all():
+        if array.dtype != np.float32:  # as networks read it
+            with np.errstate(over="ignore"):
+                array = array.astype(np.float32)
+        if math.isfinite(np.vdot(array, array)):  # the quickest way to see that all is well
             return []
         finite = np.isfinite(array.reshape(len(array), -1)).all(axis=1)
         return np.flatnonzero(~finite).tolist()

@@ -6,7 +6,10 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
+from gymnasium.wrappers import PassiveEnvChecker
+from stable_baselines3.common.monitor import Monitor
 
+import envs
 from rl_lab import extras
 from rl_lab.errors import UserError
 from rl_lab.rl import environments
@@ -63,6 +66,12 @@ def test_the_same_seed_starts_the_same_episode() -> None:
     assert np.array_equal(first[1:], other[1:])
 
 
+def test_gymnasium_checks_the_first_copy_for_all() -> None:
+    vector = environments.make_vector(Environment(id="CartPole-v1"), [[0], [1], [2]])
+    assert vector.env_is_wrapped(PassiveEnvChecker) == [True, False, False]
+    assert vector.env_is_wrapped(Monitor) == [True, True, True]
+
+
 def test_scores_are_raw_below_atari_learning_aids() -> None:
     environment = Environment(id="BreakoutNoFrameskip-v4", wrappers=["AtariWrapper"], frame_stack=4)
     vector = environments.make_vector(environment, [[0]])
@@ -114,6 +123,38 @@ def test_a_mistake_is_one_sentence(settings: dict[str, Any], words: list[str]) -
 
 
 @pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"wrappers": ["FlattenObservation"]}, ["env.wrappers", "dummy or subproc"]),
+        ({"timeout": 1.0}, ["env.timeout", "'vector'"]),
+        ({"restarts": 2}, ["env.restarts", "'vector'"]),
+        ({"kwargs": {"nosuch": 1}}, ["env.kwargs {'nosuch': 1}", "CartPole-v1"]),
+        ({"kwargs": {"max_episode_steps": 0}}, ["should be at least 1"]),
+        ({"id": "LunarLander-v3"}, ["LunarLander-v3", "CartPole-v1"]),
+        ({"id": "FrozenLake-v1"}, ["FrozenLake-v1 has no vectorised version"]),
+        ({"id": "phys2d/CartPole-v1"}, ["phys2d/CartPole-v1"]),
+        ({"id": "CartPole-v9"}, ["'CartPole-v1'"]),
+    ],
+)
+def test_what_does_not_go_with_arrays_is_one_sentence(
+    settings: dict[str, Any], words: list[str]
+) -> None:
+    environment = Environment(**{"id": "CartPole-v1"} | settings)
+    with pytest.raises(UserError) as error:
+        environments.make_vector(environment, [[0], [1]], vectorization="vector")
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_a_vector_environment_that_resets_a_step_late_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(envs.VECTORIZED, "CartPole-v1")  # Gymnasium's own is left
+    with pytest.raises(UserError, match="does not begin new episodes in the same step"):
+        environments.make_vector(Environment(id="CartPole-v1"), [[0]], vectorization="vector")
+
+
+@pytest.mark.parametrize(
     ("environment_id", "extra"),
     [("MiniGrid-Empty-5x5-v0", "minigrid"), ("ALE/Pong-v5", "atari")],
 )
@@ -133,3 +174,5 @@ def test_what_gymnasium_misses_is_named_too(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(gymnasium, "make", make)
     with pytest.raises(UserError, match=r"extra 'box2d'.*LunarLander"):
         environments.make(Environment(id="LunarLander-v3"))
+    with pytest.raises(UserError, match="'CartPole-v1' lacks a package: Box2D is not installed"):
+        environments.make(Environment(id="CartPole-v1"))

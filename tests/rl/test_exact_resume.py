@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from rl_lab import checkpoint, provenance
 from rl_lab.checkpoint import Snapshot
@@ -24,6 +25,7 @@ MakeRun = Callable[..., Run]
 
 NORMALIZED = {"env.normalize": {}}
 SUBPROCESSES = {"env.vectorization": "subproc", "env.number": 2}
+VECTOR = {"env.vectorization": "vector"}
 ON_POLICY = {"env.number": 2, "algorithm.n_steps": 32}
 PPO = ON_POLICY | {"algorithm.batch_size": 32, "algorithm.n_epochs": 2}
 OFF_POLICY = {
@@ -40,6 +42,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "ppo normalised": ("ppo", PPO | NORMALIZED | {"env.id": "Pendulum-v1"}),
     "ppo subproc": ("ppo", PPO | SUBPROCESSES | {"env.id": "CartPole-v1"}),
     "ppo subproc normalised": ("ppo", PPO | SUBPROCESSES | NORMALIZED | {"env.id": "Acrobot-v1"}),
+    "ppo vector": ("ppo", PPO | VECTOR | {"env.id": "CartPole-v1"}),
+    "ppo vector normalised": ("ppo", PPO | VECTOR | NORMALIZED | {"env.id": "Acrobot-v1"}),
     "ppo frames": ("ppo", PPO | NORMALIZED | {"env.id": "Pendulum-v1", "env.frame_stack": 3}),
     "ppo gSDE": ("ppo", PPO | {"env.id": "Pendulum-v1", "algorithm.use_sde": True}),
     "ppo schedules": (
@@ -50,10 +54,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "a2c": ("a2c", ON_POLICY | {"env.id": "CartPole-v1"}),
     "a2c normalised": ("a2c", ON_POLICY | NORMALIZED | {"env.id": "Pendulum-v1"}),
     "trpo": ("trpo", ON_POLICY | {"env.id": "CartPole-v1", "algorithm.batch_size": 32}),
+    "maskable_ppo vector": ("maskable_ppo", PPO | VECTOR | {"env.id": "RLLab/Match-v0"}),
     "maskable_ppo": ("maskable_ppo", PPO | {"env.id": "RLLab/Match-v0"}),
     "recurrent_ppo": (
         "recurrent_ppo",
         PPO | {"env.id": "CartPole-v1", "algorithm.policy_kwargs": {"lstm_hidden_size": 8}},
+    ),
+    "recurrent_ppo vector": (
+        "recurrent_ppo",
+        PPO | VECTOR | {"env.id": "RLLab/Recall-v0",
+                        "algorithm.policy_kwargs": {"lstm_hidden_size": 8}},
     ),
     "recurrent_ppo normalised": (
         "recurrent_ppo",
@@ -77,12 +87,16 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "td3",
         CONTINUOUS | {"algorithm.action_noise": {"normal": 0.1}},
     ),
+    "sac vector normalised": ("sac", CONTINUOUS | VECTOR | NORMALIZED | {"env.number": 2}),
     "td3 subproc normalised": ("td3", CONTINUOUS | SUBPROCESSES | NORMALIZED),
     "ddpg": ("ddpg", CONTINUOUS),
     "tqc": ("tqc", CONTINUOUS),
     "crossq": ("crossq", CONTINUOUS),
     "her": ("her", {"env.id": "RLLab/ReachPoint-v0", "algorithm.learning_starts": 100,
                     "algorithm.batch_size": 16}),
+    "her vector": ("her", VECTOR | {"env.id": "RLLab/ReachPoint-v0", "env.number": 2,
+                                    "algorithm.learning_starts": 100,
+                                    "algorithm.batch_size": 16}),
     "lunarlander": ("ppo", PPO | {"env.id": "LunarLander-v3"}),
     "hopper": ("ppo", PPO | NORMALIZED | {"env.id": "Hopper-v5"}),
     "minigrid": (
@@ -208,6 +222,66 @@ def test_an_environment_that_does_not_repeat_itself_starts_new_episodes_and_says
     assert "new episodes, to other bits: copy 0 does not come to the same" in notes[0]
     starts = [run_start(make_recipe, step) for step in (0, 300, 450)]
     assert len({tuple(start) for start in starts}) == 3
+
+
+def hidden(num_envs: int, **settings: Any) -> SyncVectorEnv:
+    """A vector environment that does not say what its copies remember."""
+    makers = [lambda: gymnasium.make("CartPole-v1")] * num_envs
+    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "words"),
+    [
+        ("vector", "vector", "where its copies are cannot be read or written"),
+        ("dummy", "vector", "where its copies are cannot be read or written"),
+        ("vector", "dummy", "its copies were vectorised otherwise"),
+    ],
+)
+def test_a_vector_environment_that_tells_nothing_starts_new_episodes_and_says_so(
+    then: str, now: str, words: str, make_recipe: MakeRecipe, make_run: MakeRun,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    spec = gymnasium.envs.registration.EnvSpec(
+        "Hidden-v0", entry_point=gymnasium.spec("CartPole-v1").entry_point,
+        vector_entry_point=hidden,
+    )  # fmt: skip
+    monkeypatch.setitem(gymnasium.registry, "Hidden-v0", spec)
+    recipes = [
+        make_recipe("ppo", SMALL | PPO | {"env.id": "Hidden-v0", "env.vectorization": each})
+        for each in (then, now)
+    ]
+    run = make_run(recipes[0])
+    with monkeypatch.context() as patched, pytest.raises(KilledError), StopRequest() as stop:
+        kill_at(400, patched)
+        train(run, recipes[0], stop)
+    run_to_end(run, recipes[1])
+    notes = [r["message"] for r in read_metrics(run.metrics_file) if r.get("event") == "note"]
+    assert len(notes) == 1
+    assert f"new episodes, to other bits: {words}" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ({}, VECTOR, "its copies were vectorised otherwise"),
+        (VECTOR, VECTOR | {"env.number": 3}, "the number of its copies, or what they are"),
+    ],
+)
+def test_copies_in_arrays_that_were_others_start_new_episodes_and_say_so(
+    before: dict[str, Any], after: dict[str, Any], words: str, make_recipe: MakeRecipe,
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    settings = SMALL | PPO | {"env.id": "CartPole-v1"}
+    recipe = make_recipe("ppo", settings | before)
+    run = make_run(recipe)
+    with monkeypatch.context() as patched, pytest.raises(KilledError), StopRequest() as stop:
+        kill_at(200, patched)
+        train(run, recipe, stop)
+    run_to_end(run, make_recipe("ppo", settings | after))
+    notes = [r["message"] for r in read_metrics(run.metrics_file) if r.get("event") == "note"]
+    assert len(notes) == 1
+    assert words in notes[0]
 
 
 def run_start(make_recipe: MakeRecipe, step: int) -> list[float]:
