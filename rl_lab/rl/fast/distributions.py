@@ -21,7 +21,10 @@ class Distribution(Protocol):
         """(*shape, ...) random numbers, from numpy's global generator, to draw actions with."""
 
     def draw(self, outputs: np.ndarray, chances: np.ndarray) -> np.ndarray:
-        """Draw (n, dimensions) actions from (n, K) outputs with the `chances` of n."""
+        """Draw (n, dimensions) actions from (n, K) outputs with the `chances` of n.
+
+        Chances of 0 give each distribution's mode.
+        """
 
     def encode(self, actions: np.ndarray) -> np.ndarray:
         """(n, dimensions) actions -> (K, n) float32, as `log_prob` and `gradient` read them."""

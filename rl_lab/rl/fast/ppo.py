@@ -79,6 +79,22 @@ class FastPPO(PPO):
             self._adam = FlatAdam(self.policy.optimizer, self._network.flat)
         return self._network
 
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """As SB3's; greedy actions for a batch of observations, an evaluation's, come quicker."""
+        batched = np.ndim(observation) == len(self.rollout_buffer.obs_shape) + 1  # type: ignore[arg-type]
+        if self.falls_back is not None or not (deterministic and batched):
+            return super().predict(observation, state, episode_start, deterministic)
+        self._take_over()
+        outputs = numpy_actor(self.policy)(self._features(np.asarray(observation)))
+        actions = self._distribution.draw(outputs, np.zeros(1))
+        return _in_space(actions, self.action_space), state
+
     # --- rollout ---------------------------------------------------------------------------------
 
     def collect_rollouts(
@@ -209,10 +225,8 @@ class FastPPO(PPO):
 
                 # The clipped surrogate objective (Schulman et al., 2017, equation 7) and the
                 # squared error of the values, differentiated.
-                ratios = np.exp(log_ratios)
-                surrogate = batch.advantages * ratios
-                clipped = batch.advantages * ratios.clip(1 - clip, 1 + clip)
-                by_log_probs = surrogate * (surrogate <= clipped)
+                surrogate = batch.advantages * np.exp(log_ratios)
+                by_log_probs = surrogate * (surrogate <= batch.limits(clip))
                 by_log_probs /= -len(batch)
                 errors = values - batch.returns
                 if clip_values is not None:
@@ -292,7 +306,8 @@ class FastPPO(PPO):
             old = np.concatenate([each.batch.values for each in seen])
             values = old + (values - old).clip(-clip_values, clip_values)
         ratios = np.exp(log_ratios)
-        surrogate = np.minimum(advantages * ratios, advantages * ratios.clip(1 - clip, 1 + clip))
+        limits = np.concatenate([each.batch.limits(clip) for each in seen])
+        surrogate = np.minimum(advantages * ratios, limits)
         entropies = self._distribution.entropy(np.concatenate([each.spread for each in seen], 1))
         policy_losses, entropy_losses = -means(surrogate), -means(entropies)
         value_losses = means((returns - values) ** 2)
@@ -337,6 +352,13 @@ class Rollout:
 
     def __len__(self) -> int:
         return len(self.returns)
+
+    def limits(self, clip: float) -> np.ndarray:
+        """(n,), what ratio x advantage is cut off at.
+
+        min(r A, clip(r, 1 - e, 1 + e) A) is min(r A, A + e |A|) (OpenAI Spinning Up, "PPO").
+        """
+        return self.advantages + clip * np.abs(self.advantages)
 
     def rows(self, which: slice | np.ndarray) -> "Rollout":
         """Some of them, by indices or a range."""

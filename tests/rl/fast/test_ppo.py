@@ -223,6 +223,21 @@ def test_actions_are_drawn_from_the_policy(actions: str) -> None:
     np.testing.assert_allclose(shares, np.exp(log_probs), atol=0.015)
 
 
+@pytest.mark.parametrize("actions", ACTIONS)
+@pytest.mark.parametrize("observations", OBSERVATIONS)
+def test_greedy_actions_are_sb3s(actions: str, observations: str) -> None:
+    vector = random_vector(OBSERVATIONS[observations], ACTIONS[actions])
+    fast = agent(FastPPO, vector)
+    fast.learn(128)
+    for _ in range(10):
+        seen = vector.step(np.stack([vector.action_space.sample() for _ in range(4)]))[0]
+        ours, theirs = (which.predict(seen, deterministic=True)[0] for which in (fast, fast.policy))
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+        assert ours.shape == theirs.shape
+        single = fast.predict(seen[0], deterministic=True)[0]
+        np.testing.assert_allclose(single, theirs[0], atol=1e-6)
+
+
 def test_sb3_opens_its_zip_and_learns_on(tmp_path: Any) -> None:
     fast = agent(FastPPO, make_vec_env("CartPole-v1", 4, seed=1))
     fast.learn(128)
