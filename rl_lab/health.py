@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rl_lab.metrics import MetricLog, MetricReader, Record
+from rl_lab.metric_sample import MetricSample
+from rl_lab.metrics import MetricLog, Record
 from rl_lab.recipe_types import Positive
 from rl_lab.recipes import Section
 
@@ -25,9 +26,6 @@ class Health(Section):
 class Alerts:
     """Writes an `alert` event when something begins to look wrong, once until it has passed."""
 
-    RECENT = 1000
-    """Lines that are judged."""
-
     def __init__(self, log: MetricLog, judge: Callable[[list[Record]], dict[str, str]]) -> None:
         """Keep where to look and to write.
 
@@ -37,12 +35,12 @@ class Alerts:
                 about.
         """
         self._log, self._judge = log, judge
-        self._reader = MetricReader(log.path)
+        self._reader = MetricSample(log.path)
         self._known: set[str] = set()
 
     def look(self, step: int) -> None:
         """Read what is new, and tell of what was not so at the last look."""
-        found = self._judge(self._reader.read()[-self.RECENT :])
+        found = self._judge(self._reader.read().recent)
         for subject in found.keys() - self._known:
             self._log.event(step, "alert", found[subject], "warning")
         self._known = set(found)

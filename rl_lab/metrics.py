@@ -44,8 +44,7 @@ class MetricLog:
         with writing(path):
             cut_partial_line(path)
             self._file = path.open("ab", buffering=0)
-        earlier = read_metrics(path)
-        self._wall_before = earlier[-1]["wall"] if earlier else 0.0
+        self._wall_before = last_wall(path)
         self._started = time.perf_counter()
         self._sinks = sinks
         self._lock = threading.Lock()  # a watchdog writes too
@@ -130,7 +129,7 @@ class MetricReader:
         return self.records
 
     def _add(self, line: bytes) -> None:
-        record = _record(line)
+        record = record_of(line)
         if not record:
             return  # a damaged line costs that line only
         if record.get("event") == "resumed":
@@ -183,7 +182,7 @@ def stream_metrics(path: Path) -> Iterator[Record]:
                 break
             lines = number + 1
             if b'"event"' in line or b"\\" in line:  # a key may be written in escapes
-                record = _record(line)
+                record = record_of(line)
                 if record.get("event") == "resumed":
                     kept.append((number, record["step"]))
                 elif record.get("event") == "restarted":
@@ -196,12 +195,12 @@ def stream_metrics(path: Path) -> Iterator[Record]:
         for number, line in enumerate(itertools.islice(file, lines)):
             while limits and limits[-1][0] <= number:
                 limits.pop()
-            record = _record(line)
+            record = record_of(line)
             if record and record["step"] <= (limits[-1][1] if limits else math.inf):
                 yield record
 
 
-def _record(line: bytes) -> Record:
+def record_of(line: bytes) -> Record:
     """The record of a line; empty where it is damaged."""
     try:
         return _sound(parse(line))
@@ -212,6 +211,24 @@ def _record(line: bytes) -> Record:
 def read_metrics(path: Path) -> list[Record]:
     """Return every record of a metrics.jsonl; empty if there is no such file."""
     return MetricReader(path).read()
+
+
+def last_wall(path: Path) -> float:
+    """Return the seconds of training that the last whole line tells of; 0 if there is none."""
+    if not path.is_file():
+        return 0.0
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = 0
+        while length < size:
+            length = min(size, max(2 * length, 2**16))
+            file.seek(size - length)
+            *lines, _ = file.read(length).split(b"\n")
+            # The first may have begun earlier.
+            for line in reversed(lines if length == size else lines[1:]):
+                if record := record_of(line):
+                    return float(record["wall"])
+    return 0.0
 
 
 def numbers_of(records: list[Record], name: str) -> tuple[list[int], list[float]]:

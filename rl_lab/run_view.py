@@ -5,13 +5,12 @@ from typing import Any
 
 from rl_lab import recipes, vitals
 from rl_lab.errors import UserError
-from rl_lab.metrics import MetricReader, Record, numbers_of
+from rl_lab.metric_sample import MetricSample
+from rl_lab.metrics import Record, numbers_of
 from rl_lab.run import Run
 from rl_lab.vitals import Reading
 
 SECONDS_TO_START = 60.0
-RECENT = 1000
-"""Lines that the vitals are judged by."""
 
 
 class RunView:
@@ -23,14 +22,14 @@ class RunView:
         self.status: dict[str, Any] = {}
         self.state = "created"
         self.records: list[Record] = []
+        """All that was logged, or of a long log an even choice: see `one_in`."""
         self.training_returns: list[float] = []
         """Mean return of the last 100 training episodes, line by line."""
         self.evaluation_returns: list[float] = []
         """Mean return of each evaluation."""
         self.vitals: list[Reading] = []
         self.events: list[Record] = []
-        self._reader = MetricReader(run.metrics_file)
-        self._counted = -1
+        self._reader = MetricSample(run.metrics_file)
         self.refresh()
 
     def refresh(self) -> None:
@@ -42,13 +41,18 @@ class RunView:
                 self.recipe = {}
         self.status = self.run.status
         self.state = self.run.state
-        self.records = self._reader.read()
-        if len(self.records) != self._counted:  # a long log is gone through only when it grew
-            self._counted = len(self.records)
+        records = self._reader.read().records
+        if records is not self.records:  # a long log is gone through only when it grew
+            self.records = records
             self.training_returns = numbers_of(self.records, "rollout/ep_rew_mean")[1]
             self.evaluation_returns = numbers_of(self.records, "eval/mean_reward")[1]
-            self.vitals = vitals.readings(self.records[-RECENT:])
+            self.vitals = vitals.readings(self._reader.recent)
             self.events = [record for record in self.records if "event" in record]
+
+    @property
+    def one_in(self) -> int:
+        """Of so many lines of the log one is among the records."""
+        return self._reader.one_in
 
     @property
     def live(self) -> bool:

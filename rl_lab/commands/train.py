@@ -20,7 +20,7 @@ from rl_lab.engines.workers import LAB, Job, Workers, training
 from rl_lab.errors import UserError
 from rl_lab.experiment_view import ExperimentView, view_of
 from rl_lab.files import writing
-from rl_lab.metrics import read_metrics
+from rl_lab.metrics import last_wall
 from rl_lab.rl.trust import grant, granted
 from rl_lab.run import Run, check_name, fresh_names, runs_directory
 from rl_lab.screens.follow import follow
@@ -242,14 +242,14 @@ def _report_results(runs: list[Run], json: bool) -> None:
 
 
 def _result(run: Run) -> dict[str, Any]:
-    status, records = run.status, read_metrics(run.metrics_file)
+    status = run.status
     return {
         "run": str(run.path),
         "state": run.state,
         "reason": status.get("reason"),
         "steps": status["step"],
         "unit": status.get("unit", "steps"),
-        "seconds": records[-1]["wall"] if records else 0.0,
+        "seconds": last_wall(run.metrics_file),
         "best": status.get("best"),
     }
 

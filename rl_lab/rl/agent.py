@@ -17,7 +17,7 @@ from stable_baselines3.her import HerReplayBuffer
 from rl_lab.checkpoint import Snapshot
 from rl_lab.errors import UserError, nearest
 from rl_lab.phases import PhaseClock
-from rl_lab.rl import agent_state, environments, hyperparameters, seeding
+from rl_lab.rl import agent_state, environments, hyperparameters, replay_memory, seeding
 from rl_lab.rl.algorithms import FAST, algorithm_class
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.seeding import stream
@@ -106,7 +106,8 @@ def load(recipe: AgentRecipe, snapshot: Snapshot) -> BaseAlgorithm:
     arguments = hyperparameters.resolve(recipe.algorithm, recipe.budget.steps)
     if issubclass(algorithm_class(recipe.algorithm.name), OffPolicyAlgorithm):
         arguments["buffer_size"] = 1
-        arguments.pop("replay_buffer_kwargs", None)  # they may be the hindsight buffer's
+        for name in ("replay_buffer_kwargs", "optimize_memory_usage"):  # of a buffer never filled
+            arguments.pop(name, None)
     without_hindsight = recipe.algorithm.model_copy(update={"hindsight": None})
     recipe = recipe.model_copy(update={"algorithm": without_hindsight})
     vector = environments.make_vector(recipe.env, [[]])
@@ -146,6 +147,7 @@ def _construct(
             "n_sampled_goal": recipe.algorithm.hindsight.goals,
             "goal_selection_strategy": recipe.algorithm.hindsight.strategy,
         } | arguments.get("replay_buffer_kwargs", {})
+    arguments |= replay_memory.settings(recipe, vector.observation_space)
     frequency = arguments.get("train_freq")
     if isinstance(frequency, tuple) and frequency[1] == "episode" and vector.num_envs > 1:
         raise UserError(

@@ -7,7 +7,10 @@ import stable_baselines3 as sb3
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from rl_lab.errors import UserError, nearest
+from rl_lab.rl.fast.dqn import FastDQN
 from rl_lab.rl.fast.ppo import FastPPO
+from rl_lab.rl.fast.sac import FastSAC
+from rl_lab.rl.fast.td3 import FastDDPG, FastTD3
 
 AlgorithmClass: TypeAlias = type[BaseAlgorithm]
 
@@ -28,7 +31,13 @@ ALGORITHMS: dict[str, AlgorithmClass] = {
 }
 
 
-FAST: dict[str, AlgorithmClass] = {"ppo": FastPPO}
+FAST: dict[str, AlgorithmClass] = {
+    "ppo": FastPPO,
+    "dqn": FastDQN,
+    "sac": FastSAC,
+    "td3": FastTD3,
+    "ddpg": FastDDPG,
+}
 """Quicker versions, each a subclass of SB3's. They have `falls_back`: why SB3's own methods are
 used for this policy and these spaces, or None."""
 

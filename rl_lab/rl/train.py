@@ -16,7 +16,7 @@ from rl_lab.files import StorageError, recover
 from rl_lab.metrics import Level, MetricLog
 from rl_lab.phases import PhaseClock
 from rl_lab.provenance import differences, made_with
-from rl_lab.rl import agent, agent_state, moment, space
+from rl_lab.rl import agent, agent_state, moment, replay_memory, space
 from rl_lab.rl.algorithms import backend
 from rl_lab.rl.boundary import AtUpdateBoundary, Progress, StopLearning
 from rl_lab.rl.gradients import guard_gradients
@@ -109,6 +109,8 @@ def _train_from_newest_checkpoint(  # noqa: PLR0915 -- a run reads top to bottom
     log.event(model.num_timesteps, "backend", f"{name}: {why}")
     for note in notes:
         log.event(model.num_timesteps, "note", note, "warning")
+    if replay_memory.settings(recipe, model.observation_space) and snapshot is None:
+        log.event(0, "note", replay_memory.REMARK)
     short_of = shortage(run.path, space.needed(model, recipe))
     for remark in (*damaged, *doubts, *filter(None, [short_of])):
         log.remark(model.num_timesteps, remark)

@@ -97,7 +97,10 @@ def progress(view: RunView, rates: Sequence[str] = ()) -> RenderableType:
     parts = [f"{duration(view.elapsed)} so far"]
     if view.seconds_left is not None:
         parts.append(f"{duration(view.seconds_left)} left")
-    return Group(grid, Text(" · ".join([*parts, *rates]), style="dim", no_wrap=True))
+    parts += rates
+    if view.one_in > 1:
+        parts.append(f"1 line in {view.one_in:,} of its log drawn")
+    return Group(grid, Text(" · ".join(parts), style="dim", no_wrap=True))
 
 
 def phases(records: list[Record]) -> Text:
