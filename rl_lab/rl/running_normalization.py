@@ -35,9 +35,11 @@ class RunningNormalization(VecNormalize):
         """Wrap `venv`; settings are VecNormalize's."""
         super().__init__(venv, **settings)
         self.ret_rms = Moments(shape=())
-        if self.norm_obs and isinstance(self.obs_rms, dict):
+        if not self.norm_obs:
+            self.obs_rms = None
+        elif isinstance(self.obs_rms, dict):
             self.obs_rms = {key: Moments(shape=one.mean.shape) for key, one in self.obs_rms.items()}
-        elif self.norm_obs:
+        else:
             self.obs_rms = Moments(shape=self.obs_rms.mean.shape)
 
     def normalize_obs(self, obs: Any) -> Any:
@@ -56,3 +58,22 @@ class RunningNormalization(VecNormalize):
             reward = reward / np.sqrt(self.ret_rms.var + self.epsilon)
             reward = np.minimum(np.maximum(reward, -self.clip_reward), self.clip_reward)
         return reward.astype(np.float32)
+
+    def as_sb3s(self) -> VecNormalize:
+        """Return the same, frozen, of SB3's own classes: whoever reads its pickle has no lab."""
+        own = VecNormalize(
+            self.venv,
+            training=False,
+            norm_obs=self.norm_obs,
+            norm_reward=self.norm_reward,
+            clip_obs=self.clip_obs,
+            clip_reward=self.clip_reward,
+            gamma=self.gamma,
+            epsilon=self.epsilon,
+        )
+        own.ret_rms = self.ret_rms.copy()
+        if isinstance(self.obs_rms, dict):
+            own.obs_rms = {key: moments.copy() for key, moments in self.obs_rms.items()}
+        elif self.norm_obs:
+            own.obs_rms = self.obs_rms.copy()
+        return own
