@@ -19,6 +19,9 @@ EVERY = 500
 AGENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ppo": ("ppo", {"env.id": "CartPole-v1", "env.number": 4, "env.normalize": {},
                     "algorithm.n_steps": 64, "budget.steps": 6000}),
+    "ppo-vector": ("ppo", {"env.id": "Acrobot-v1", "env.number": 4, "env.normalize": {},
+                           "env.vectorization": "vector", "algorithm.n_steps": 64,
+                           "budget.steps": 6000}),
     "a2c-subproc": ("a2c", {"env.id": "Acrobot-v1", "env.number": 2, "env.vectorization": "subproc",
                             "budget.steps": 4000}),
     "recurrent_ppo": ("recurrent_ppo", {"env.id": "CartPole-v1", "env.number": 2,

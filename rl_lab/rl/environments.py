@@ -8,7 +8,7 @@ From the inside out, each copy is
 and the copies together
 
     SerialVecEnv or SubprocVecEnv
-        -> WatchedVecEnv -> VecNormalize -> VecFrameStack -> channels first
+        -> WatchedVecEnv -> RunningNormalization -> VecFrameStack -> channels first
 
 Or there are no single copies, but one vector environment: VectorAdapter -> WatchedVecEnv -> ...
 
@@ -45,6 +45,7 @@ from rl_lab.provenance import ROOT
 from rl_lab.rl import trust, vectorized
 from rl_lab.rl.episodes import RepeatableEpisodes, SeededResets
 from rl_lab.rl.recipe import Environment, Normalization
+from rl_lab.rl.running_normalization import RunningNormalization
 from rl_lab.rl.serial_vec_env import SerialVecEnv
 from rl_lab.rl.supervision import Supervised
 from rl_lab.rl.vector_adapter import VectorAdapter
@@ -295,7 +296,7 @@ def normalize(vector: VecEnv, normalization: Normalization, gamma: float) -> Vec
         UserError: the observations are of a kind that cannot be normalised.
     """
     try:
-        return VecNormalize(
+        return RunningNormalization(
             vector,
             norm_obs=normalization.observations,
             norm_reward=normalization.rewards,

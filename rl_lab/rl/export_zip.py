@@ -52,6 +52,5 @@ def export_zip(recipe: AgentRecipe, snapshot: Snapshot, file: Path) -> list[Path
     model.save(content)
     write_atomically(file, content.getvalue())
     if len(files) > 1:
-        normalizer.training = False
-        write_atomically(files[1], pickle.dumps(normalizer))
+        write_atomically(files[1], pickle.dumps(normalizer.as_sb3s()))
     return files

@@ -171,13 +171,13 @@ TABLE = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("normalized", [False, True])
-@pytest.mark.parametrize("vectorization", ["dummy", "subproc"])
+@pytest.mark.parametrize("vectorization", ["dummy", "subproc", "vector"])
 @pytest.mark.parametrize("algorithm", TABLE)
 def test_the_whole_table_is_equal(
     algorithm: str, vectorization: str, normalized: bool, make_recipe: MakeRecipe,
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """Each algorithm, in either vector environment, with and without normalisation."""
+    """Each algorithm, in each vector environment, with and without normalisation."""
     discrete = algorithm in ("dqn", "qrdqn")
     settings = TABLE[algorithm] | {
         "env.id": "CartPole-v1" if discrete else "Pendulum-v1", "env.number": 2,

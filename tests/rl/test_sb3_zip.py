@@ -129,6 +129,7 @@ def test_from_a_run_to_sb3_and_back(cli: CLI, runs_directory: Path) -> None:
     assert "pole-vecnormalize.pkl  how its observations are normalised" in output
     assert "a pickle" in output
     written = Path("pole-vecnormalize.pkl").read_bytes()
+    assert b"rl_lab" not in written  # it is read where there is no lab
 
     # As SB3's documentation has it.
     vector = VecNormalize.load("pole-vecnormalize.pkl", make_vec_env("CartPole-v1"))

@@ -12,10 +12,12 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from envs.cart_pole import CartPoleVector
 from envs.match import MatchVector
 from envs.reach_point import ReachPointVector
+from rl_lab.health import Health
+from rl_lab.phases import PhaseClock
 from rl_lab.rl import environments
 from rl_lab.rl.recipe import Environment
 from rl_lab.rl.vector_adapter import VectorAdapter
-from rl_lab.rl.watched_vec_env import NonFiniteError
+from rl_lab.rl.watched_vec_env import NonFiniteError, WatchedVecEnv
 
 COPIES = 3
 
@@ -133,3 +135,20 @@ def test_a_nan_in_the_arrays_is_found(value: float) -> None:
     vector.get_attr("state")[0][0, 1] = value
     with pytest.raises(NonFiniteError, match="observation of environment 1 at step 2"):
         vector.step(np.zeros(2, dtype=int))
+
+
+def test_a_nan_that_may_be_skipped_cuts_that_episode_off_and_begins_another() -> None:
+    adapter = VectorAdapter(CartPoleVector(COPIES), seed=0)
+    vector = WatchedVecEnv(adapter, PhaseClock("policy"), Health(on_nan="skip"))
+    vector.reset()
+    before, *_ = vector.step(np.zeros(COPIES, dtype=int))
+    adapter.env.state[0, 1] = np.nan
+    observations, rewards, dones, infos = vector.step(np.zeros(COPIES, dtype=int))
+    assert dones.tolist() == [False, True, False]
+    assert rewards.tolist() == [1.0, 0.0, 1.0]
+    assert infos[1]["TimeLimit.truncated"]
+    assert np.array_equal(infos[1]["terminal_observation"], before[1])
+    assert "episode" not in infos[1]
+    assert np.abs(observations[1]).max() <= 0.05
+    assert adapter.env.elapsed.tolist() == [2, 0, 2]
+    assert vector.skipped == 1
