@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from rl_lab.rl.fast.flat_parameters import FlatParameters
 
+MOST_WORKSPACES = 4
+"""Batch sizes whose memory is kept: a minibatch, a truncated one, a rollout's."""
+
 # By activation: applied in place; and what takes the gradient by its output, that output, and where
 # the gradient by its input is to be written.
 ACTIVATIONS: dict[type[nn.Module], tuple[Callable[[Tensor], Any], Callable[..., Any]]] = {
@@ -128,6 +131,10 @@ class _Towers:
         New memory for each would take longer to come by than to compute on.
         """
         if rows not in self._workspaces:
+            if (
+                len(self._workspaces) == MOST_WORKSPACES
+            ):  # as after cut-off episodes, now few now many
+                self._workspaces.clear()
 
             def empty(depth: int, width: int) -> Tensor:
                 if depth == 0:  # as one wide layer writes it

@@ -13,9 +13,7 @@ SB3's weights but for rounding. Other random numbers than SB3's draw the actions
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -24,23 +22,21 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.preprocessing import is_image_space, preprocess_obs
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
-from torch import Tensor
 
 from rl_lab.rl.fast import flat_adam
 from rl_lab.rl.fast.actor_critic import ACTIVATIONS, ActorCritic, numpy_actor
 from rl_lab.rl.fast.advantages import generalized_advantages
 from rl_lab.rl.fast.distributions import Distribution, distribution_of
 from rl_lab.rl.fast.flat_adam import FlatAdam
+from rl_lab.rl.fast.minibatches import Rollout, Seen, limits
+from rl_lab.rl.fast.spaces import Features, features_of, in_space
+from rl_lab.rl.fast.update_log import losses
 
-ROWS_AT_ONCE = 8192
+ROWS_AT_ONCE = 2048
 """States evaluated in one go, of a rollout that may hold many more."""
-
-Features: TypeAlias = Callable[[np.ndarray], np.ndarray]
-"""(n, *shape) observations -> (n, D) float32, as SB3 preprocesses and flattens them."""
 
 
 class FastPPO(PPO):
@@ -62,7 +58,7 @@ class FastPPO(PPO):
         super()._setup_model()
         self.falls_back = _unsupported(self)
         if self.falls_back is None:
-            self._features = _features_of(self.observation_space, self.policy.normalize_images)
+            self._features = features_of(self.observation_space, self.policy.normalize_images)
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), *self._not_saved]
@@ -93,7 +89,7 @@ class FastPPO(PPO):
         self._take_over()
         outputs = numpy_actor(self.policy)(self._features(np.asarray(observation)))
         actions = self._distribution.draw(outputs, np.zeros(1))
-        return _in_space(actions, self.action_space), state
+        return in_space(actions, self.action_space), state
 
     # --- rollout ---------------------------------------------------------------------------------
 
@@ -122,7 +118,7 @@ class FastPPO(PPO):
             buffer.observations[step] = observations.reshape(buffer.observations.shape[1:])
             buffer.actions[step] = actions
             buffer.episode_starts[step] = self._last_episode_starts
-            clipped_actions = _in_space(actions, self.action_space)
+            clipped_actions = in_space(actions, self.action_space)
             new_obs, rewards, dones, infos = env.step(clipped_actions)
 
             self.num_timesteps += env.num_envs
@@ -199,7 +195,7 @@ class FastPPO(PPO):
 
     def _optimize(
         self, network: ActorCritic, clip: float, clip_values: float | None
-    ) -> tuple[list["Seen"], int]:
+    ) -> tuple[list[Seen], int]:
         """Make the epochs over the rollout, one optimiser step for each minibatch.
 
         Returns:
@@ -213,20 +209,22 @@ class FastPPO(PPO):
             epoch_begins = len(seen)
             # The order within the one minibatch there may be is of no consequence.
             if epoch == 0 or len(rollout) > self.batch_size:
-                batches = list(self._minibatches(rollout))
+                batches = list(rollout.minibatches(self.batch_size, self.normalize_advantage))
             self._n_updates += 1
             for batch in batches:
                 outputs, values = network.forward(batch.states)
                 log_probs, spread = distribution.log_prob(outputs, batch.actions)
                 log_ratios = log_probs - batch.log_probs
-                seen.append(Seen(batch, log_ratios, values, spread))
+                seen.append(
+                    Seen(log_ratios, batch.advantages, values, batch.values, batch.returns, spread)
+                )
                 if self.target_kl is not None and seen[-1].approx_kl() > 1.5 * self.target_kl:
                     return seen, epoch_begins
 
                 # The clipped surrogate objective (Schulman et al., 2017, equation 7) and the
                 # squared error of the values, differentiated.
                 surrogate = batch.advantages * np.exp(log_ratios)
-                by_log_probs = surrogate * (surrogate <= batch.limits(clip))
+                by_log_probs = surrogate * (surrogate <= limits(batch.advantages, clip))
                 by_log_probs /= -len(batch)
                 errors = values - batch.returns
                 if clip_values is not None:
@@ -242,7 +240,7 @@ class FastPPO(PPO):
                 self._step(network)
         return seen, epoch_begins
 
-    def _rollout(self) -> "Rollout":
+    def _rollout(self) -> Rollout:
         """The buffer's rollout, copy after copy, as SB3 flattens it."""
         buffer = self.rollout_buffer
 
@@ -257,18 +255,6 @@ class FastPPO(PPO):
             )),
         )  # fmt: skip
 
-    def _minibatches(self, rollout: "Rollout") -> Iterator["Rollout"]:
-        """Yield an epoch's minibatches, in SB3's order if numpy's generator is in its state."""
-        if len(rollout) > self.batch_size:
-            rollout = rollout.rows(np.random.permutation(len(rollout)))
-        for start in range(0, len(rollout), self.batch_size):
-            batch = rollout.rows(slice(start, start + self.batch_size))
-            if self.normalize_advantage and len(batch) > 1:
-                centred = batch.advantages - batch.advantages.mean()
-                centred /= centred.std(ddof=1) + 1e-8
-                batch = replace(batch, advantages=centred)
-            yield batch
-
     def _step(self, network: ActorCritic) -> None:
         """Clip the gradient's norm, and make a step of the optimiser."""
         gradients = network.flat.gradients.numpy()
@@ -281,127 +267,25 @@ class FastPPO(PPO):
         self._adam.step()
 
     def _log_update(
-        self, seen: list["Seen"], last_epoch: int, clip: float, clip_values: float | None
+        self, seen: list[Seen], last_epoch: int, clip: float, clip_values: float | None
     ) -> None:
-        """Log what SB3 logs.
-
-        Args:
-            seen: every minibatch that was looked at.
-            last_epoch: index of the last epoch's first.
-            clip: range of the ratios.
-            clip_values: of the values; None: they were not clipped.
-        """
-        sizes = np.array([len(each.batch) for each in seen])
-        firsts = sizes.cumsum() - sizes
-
-        def means(rows: np.ndarray) -> np.ndarray:
-            """Mean over each minibatch, of a number for each row of all of them."""
-            return np.add.reduceat(rows, firsts, dtype=np.float64) / sizes
-
-        log_ratios = np.concatenate([each.log_ratios for each in seen])
-        advantages = np.concatenate([each.batch.advantages for each in seen])
-        values = np.concatenate([each.values for each in seen])
-        returns = np.concatenate([each.batch.returns for each in seen])
-        if clip_values is not None:
-            old = np.concatenate([each.batch.values for each in seen])
-            values = old + (values - old).clip(-clip_values, clip_values)
-        ratios = np.exp(log_ratios)
-        limits = np.concatenate([each.batch.limits(clip) for each in seen])
-        surrogate = np.minimum(advantages * ratios, limits)
+        """Log what SB3 logs, under its names."""
         entropies = self._distribution.entropy(np.concatenate([each.spread for each in seen], 1))
-        policy_losses, entropy_losses = -means(surrogate), -means(entropies)
-        value_losses = means((returns - values) ** 2)
-        losses = policy_losses + self.ent_coef * entropy_losses + self.vf_coef * value_losses
+        numbers = losses(
+            seen, last_epoch, entropies, clip, clip_values, self.ent_coef, self.vf_coef
+        )
         buffer = self.rollout_buffer
-        explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
-        numbers = {
-            "entropy_loss": entropy_losses.mean(),
-            "policy_gradient_loss": policy_losses.mean(),
-            "value_loss": value_losses.mean(),
-            "approx_kl": means(ratios - 1 - log_ratios)[last_epoch:].mean(),
-            "clip_fraction": means(np.abs(ratios - 1) > clip).mean(),
-            "loss": losses[-1],
-            "explained_variance": explained,
-        }
+        numbers["explained_variance"] = explained_variance(
+            buffer.values.flatten(), buffer.returns.flatten()
+        )
         if hasattr(self.policy, "log_std"):
             numbers["std"] = self.policy.log_std.exp().mean().item()
+        numbers["clip_range"] = clip
+        if clip_values is not None:
+            numbers["clip_range_vf"] = clip_values
         for name, value in numbers.items():
             self.logger.record(f"train/{name}", value)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record("train/clip_range", clip)
-        if clip_values is not None:
-            self.logger.record("train/clip_range_vf", clip_values)
-
-
-@dataclass(frozen=True)
-class Rollout:
-    """n states, what was done in them, and what came of it; or some of these, a minibatch."""
-
-    states: np.ndarray
-    """(n, D) float32, as the network reads them."""
-    actions: np.ndarray
-    """(K, n), as the distribution encodes them."""
-    log_probs: np.ndarray
-    """(n,), of the actions, when they were drawn."""
-    advantages: np.ndarray
-    """(n,); a minibatch's are normalised, if they are to be."""
-    returns: np.ndarray
-    """(n,)."""
-    values: np.ndarray
-    """(n,), as the critic had them before the update."""
-
-    def __len__(self) -> int:
-        return len(self.returns)
-
-    def limits(self, clip: float) -> np.ndarray:
-        """(n,), what ratio x advantage is cut off at.
-
-        min(r A, clip(r, 1 - e, 1 + e) A) is min(r A, A + e |A|) (OpenAI Spinning Up, "PPO").
-        """
-        return self.advantages + clip * np.abs(self.advantages)
-
-    def rows(self, which: slice | np.ndarray) -> "Rollout":
-        """Some of them, by indices or a range."""
-        return Rollout(
-            self.states[which], self.actions[:, which], self.log_probs[which],
-            self.advantages[which], self.returns[which], self.values[which],
-        )  # fmt: skip
-
-
-class Seen(NamedTuple):
-    """What a minibatch came to before its step; kept for the log."""
-
-    batch: Rollout
-    log_ratios: np.ndarray
-    """(n,), of the actions' probabilities, now to when they were drawn."""
-    values: np.ndarray
-    """(n,)."""
-    spread: np.ndarray
-    """(K, n), from which the entropy follows."""
-
-    def approx_kl(self) -> float:
-        """Mean of ratio - 1 - log ratio (Schulman, "Approximating KL divergence", 2020: k3)."""
-        return float((np.exp(self.log_ratios) - 1 - self.log_ratios).mean())
-
-
-def _features_of(space: spaces.Space, normalize_images: bool) -> Features:
-    """Choose how observations are read."""
-    if isinstance(space, spaces.Box) and not is_image_space(space):
-        return lambda rows: rows.reshape(len(rows), -1).astype(np.float32, copy=False)
-
-    def preprocessed(rows: np.ndarray) -> np.ndarray:
-        tensor = preprocess_obs(torch.as_tensor(rows), space, normalize_images)
-        assert isinstance(tensor, Tensor)
-        return tensor.flatten(1).numpy()
-
-    return preprocessed
-
-
-def _in_space(actions: np.ndarray, space: spaces.Space) -> np.ndarray:
-    """(n, dimensions) actions as an environment takes them: a Box's are clipped to it."""
-    if isinstance(space, spaces.Box):
-        return np.clip(actions.reshape(-1, *space.shape), space.low, space.high)
-    return actions[:, 0] if isinstance(space, spaces.Discrete) else actions
 
 
 def _unsupported(model: PPO) -> str | None:
