@@ -148,7 +148,6 @@ def make(
     seeds: list[int] | None = None,
     render_mode: str | None = None,
     record: Callable[[gymnasium.Env], gymnasium.Env] | None = None,
-    checked: bool = True,
 ) -> gymnasium.Env:
     """Make one wrapped environment.
 
@@ -157,17 +156,15 @@ def make(
         seeds: seeds of its first resets, in order; later ones draw on from the last.
         render_mode: None, `"human"` or `"rgb_array"`.
         record: a wrapper put directly around the bare environment.
-        checked: whether Gymnasium's checker looks over its first steps.
 
     Raises:
         UserError: the id, an argument or a wrapper is wrong, or an extra is missing.
     """
     environment_id = check_id(environment.id)
-    # Environments that draw nothing need not take a render_mode, nor recipes a checker.
-    settings: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
-    settings |= {} if checked else {"disable_env_checker": True}
+    # Environments that draw nothing need not take a render_mode.
+    rendering: dict[str, Any] = {} if render_mode is None else {"render_mode": render_mode}
     try:
-        env = gymnasium.make(environment_id, **settings | environment.kwargs)
+        env = gymnasium.make(environment_id, **rendering, **environment.kwargs)
     except gymnasium.error.DependencyNotInstalled as error:
         entry_point = str(gymnasium.spec(environment_id).entry_point)
         for extra, mark in (("box2d", "box2d"), ("mujoco", "mujoco"), ("atari", "ale")):
@@ -248,7 +245,7 @@ def make_vector(
         environment: the recipe's section.
         seeds: for each copy, the seeds of its first resets; its length is the number of copies.
         clock: told when time is spent in the environment.
-        vectorization: as the recipe's section has it, which says how the agent learns.
+        vectorization: `env.vectorization`, where the agent learns; where it is judged, `"dummy"`.
         health: what to do about a NaN; None: stop.
 
     Raises:
@@ -264,13 +261,9 @@ def _vector(environment: Environment, seeds: list[list[int]], vectorization: str
         make_copies = VECTORIZATIONS[vectorization]
         env = make_copies(environment, check_id(environment.id), len(seeds))
         return VectorAdapter(env, seed=next(iter(seeds[0]), None))
-    makers: list[MakeEnv]
-    if vectorization == "subproc" or environment.restarts or environment.timeout:
-        makers = [partial(_supervised, environment, own) for own in seeds]
-    else:  # what the checker says of one copy holds for all
-        makers = [
-            partial(make, environment, own, checked=copy == 0) for copy, own in enumerate(seeds)
-        ]
+    supervised = vectorization == "subproc" or environment.restarts or environment.timeout
+    make_copy = partial(_supervised, environment) if supervised else partial(make, environment)
+    makers: list[MakeEnv] = [partial(make_copy, own) for own in seeds]
     if vectorization == "subproc":
         make(environment).close()  # errors of the user's are raised here, not in a child
         return SubprocVecEnv([partial(_undisturbed, maker) for maker in makers])

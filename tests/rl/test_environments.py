@@ -6,8 +6,6 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from gymnasium.wrappers import PassiveEnvChecker
-from stable_baselines3.common.monitor import Monitor
 
 import envs
 from rl_lab import extras
@@ -64,12 +62,6 @@ def test_the_same_seed_starts_the_same_episode() -> None:
     assert np.array_equal(first, again)
     assert not np.array_equal(first[0], other[0])
     assert np.array_equal(first[1:], other[1:])
-
-
-def test_gymnasium_checks_the_first_copy_for_all() -> None:
-    vector = environments.make_vector(Environment(id="CartPole-v1"), [[0], [1], [2]])
-    assert vector.env_is_wrapped(PassiveEnvChecker) == [True, False, False]
-    assert vector.env_is_wrapped(Monitor) == [True, True, True]
 
 
 def test_scores_are_raw_below_atari_learning_aids() -> None:

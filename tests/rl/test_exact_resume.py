@@ -62,7 +62,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "recurrent_ppo vector": (
         "recurrent_ppo",
-        PPO | VECTOR | {"env.id": "RLLab/Recall-v0",
+        PPO | VECTOR | {"env.id": "RLLab/Recall-v0", "env.kwargs": {"delay": 3},  # in mid-episode
                         "algorithm.policy_kwargs": {"lstm_hidden_size": 8}},
     ),
     "recurrent_ppo normalised": (
