@@ -14,6 +14,7 @@ from rl_lab.metrics import MetricLog
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.run import Run
 from rl_lab.run_view import RunView
+from rl_lab.screens import follow as screens_follow
 from rl_lab.screens.dashboard import plain_line, render
 from rl_lab.screens.drawing import duration, sparkline
 from rl_lab.screens.follow import follow
@@ -224,3 +225,25 @@ def test_a_heading_stands_above_the_runs(runs_directory: Path) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=100, height=30)
     follow([], lambda: False, console, lambda: "sweep: 3 of 20 [/] trials")
     assert "sweep: 3 of 20 [/] trials" in console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_a_screen_is_redrawn_as_seldom_as_its_cost_asks(
+    view: RunView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, spent, drawn_at = [0.0], [0.0], []
+    refresh = view.refresh
+
+    def costly_refresh() -> None:
+        spent[0] += 0.03
+        drawn_at.append(now[0])
+        refresh()
+
+    monkeypatch.setattr(view, "refresh", costly_refresh)
+    monkeypatch.setattr(screens_follow.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(screens_follow.time, "process_time", lambda: spent[0])
+    monkeypatch.setattr(
+        screens_follow.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds)
+    )
+    console = Console(width=100, file=io.StringIO(), force_terminal=True)
+    follow([view], lambda: now[0] < 10, console)
+    assert drawn_at == [0, 3, 6, 9, 10]  # the end is always drawn

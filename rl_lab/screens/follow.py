@@ -11,7 +11,9 @@ from rich.text import Text
 from rl_lab.screens.dashboard import View, plain_line, render
 from rl_lab.text import inert_text
 
-REDRAWS_PER_SECOND = 2
+LOOKS_PER_SECOND = 2
+SHARE = 0.01
+"""Of a processor that redrawing may take: it must not slow down the runs it shows."""
 SECONDS_BETWEEN_LINES = 5.0
 ROOM_FOR_ECHO = 2
 """Columns left free on a terminal: where it echoes ^C, which would otherwise wrap."""
@@ -24,6 +26,8 @@ def follow(
     heading: Callable[[], str] | None = None,
 ) -> None:
     """Show runs for as long as `more`, asked twice a second, says so; then once more.
+
+    A screen is redrawn as often, or as seldom as its drawing takes SHARE of a processor.
 
     Args:
         views: what to show; `more` may change them.
@@ -44,20 +48,24 @@ def _follow_live(
     console: Console,
     heading: Callable[[], str] | None,
 ) -> None:
+    next_drawing = time.monotonic()
     with Live(console=console, auto_refresh=False) as live:
         while True:
             going_on = more()
-            for view in views:
-                view.refresh()
-            # A line stays free, too: after the end the cursor stands there.
-            width, height = console.width - ROOM_FOR_ECHO, console.height - 1
-            drawn = render(views, width, height - (heading is not None))
-            if heading is not None:
-                drawn = Group(inert_text(heading(), "bold"), drawn)
-            live.update(drawn, refresh=True)
+            if not going_on or time.monotonic() >= next_drawing:
+                began = time.process_time()
+                for view in views:
+                    view.refresh()
+                # A line stays free, too: after the end the cursor stands there.
+                width, height = console.width - ROOM_FOR_ECHO, console.height - 1
+                drawn = render(views, width, height - (heading is not None))
+                if heading is not None:
+                    drawn = Group(inert_text(heading(), "bold"), drawn)
+                live.update(drawn, refresh=True)
+                next_drawing = time.monotonic() + (time.process_time() - began) / SHARE
             if not going_on:
                 return
-            time.sleep(1 / REDRAWS_PER_SECOND)
+            time.sleep(1 / LOOKS_PER_SECOND)
 
 
 def _follow_plainly(views: Sequence[View], more: Callable[[], bool], console: Console) -> None:
@@ -76,4 +84,4 @@ def _follow_plainly(views: Sequence[View], more: Callable[[], bool], console: Co
                     console.print(Text(line), soft_wrap=True)
         if not going_on:
             return
-        time.sleep(1 / REDRAWS_PER_SECOND)
+        time.sleep(1 / LOOKS_PER_SECOND)
