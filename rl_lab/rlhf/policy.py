@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rl_lab.rlhf.distributions import Sampling, token_log_probs
+from rl_lab.rlhf.frozen import keep_frozen
 from rl_lab.rlhf.sampling import Responses, positions_of
 
 
@@ -92,7 +93,9 @@ class Policy(nn.Module):
         """
         if hasattr(self.model, "disable_adapter"):
             return Reference(self, None, refreshed)
-        return Reference(self, copy.deepcopy(self.model).eval().requires_grad_(False), refreshed)
+        model = copy.deepcopy(self.model).eval().requires_grad_(False)
+        keep_frozen(model, self._autocast)
+        return Reference(self, model, refreshed)
 
     def trained_tensors(self) -> dict[str, Tensor]:
         """Parameters that training changes, by name; tied ones once."""

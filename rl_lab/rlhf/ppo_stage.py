@@ -15,6 +15,7 @@ from rl_lab.metrics import MetricLog
 from rl_lab.rlhf import language_model, rewards
 from rl_lab.rlhf.allocator import keep_freed_memory
 from rl_lab.rlhf.distributions import Sampling
+from rl_lab.rlhf.frozen import keep_frozen
 from rl_lab.rlhf.jsonl import read_jsonl
 from rl_lab.rlhf.lean_llama import make_lean
 from rl_lab.rlhf.looks import Judges, Look
@@ -128,8 +129,10 @@ def build_policy(
         critic.trunk.requires_grad_(False)
     if ppo.lora is not None:
         model = with_adapters(model, ppo.lora)
-    kind = model.device.type
-    return Policy(model, critic.to(model.device), precision(ppo, kind))
+    autocast = precision(ppo, model.device.type)
+    policy = Policy(model, critic.to(model.device), autocast)
+    keep_frozen(policy, autocast)
+    return policy
 
 
 def precision(ppo: PPO, kind: str) -> torch.dtype:
@@ -240,5 +243,7 @@ def save_model(policy: Policy, tokenizer: PreTrainedTokenizerBase, directory: Pa
     """Write the language model as a Hugging Face directory, adapters merged into it."""
     model = policy.model
     if hasattr(model, "merge_and_unload"):
-        model = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
+        # In float32: adapters are smaller than what bfloat16 rounds off the matrices.
+        model = copy.deepcopy(model).float().merge_and_unload()
+        model.tie_weights()
     language_model.save(model, tokenizer, directory)
