@@ -32,12 +32,15 @@ given = work.arguments()
 size = work.SIZES[given.task]
 config, tokenizer = work.config_of(size), work.tokenizer_of(size)
 minibatch = work.ROLLOUTS // work.MINIBATCHES
+VALUE_COEFFICIENT = 0.5
+"""The peer's critic is a model of its own: of its loss AdamW undoes any factor. Ours shares a trunk
+with the policy, where the factor has to weigh; this is the one of Stable-Baselines3's PPO."""
 never = 10**6
 ppo = PPO(
     updates=given.updates, rollouts=work.ROLLOUTS, minibatch=minibatch, micro_batch=minibatch,
     epochs=work.EPOCHS, learning_rate=size.learning_rate, schedule="constant", clip=work.CLIP,
     gamma=work.GAMMA, gae_lambda=work.LAMBDA, kl={"coefficient": work.KL},
-    critic={"coefficient": work.VALUE_COEFFICIENT, "clip": work.VALUE_CLIP},
+    critic={"coefficient": VALUE_COEFFICIENT, "clip": work.VALUE_CLIP},
     precision="bfloat16" if given.bf16 else "float32", checkpoint_every=never,
     looks={"every": never, "prompts": 8},
 )  # fmt: skip
