@@ -39,7 +39,7 @@ class TextRewardModel:
         source: str | Path,
         device: str = "cpu",
         *,
-        batch: int = 128,
+        batch: int = 32,
         bf16: bool = False,
         max_tokens: int | None = None,
     ) -> None:

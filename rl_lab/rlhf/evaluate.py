@@ -14,6 +14,7 @@ from rl_lab.metrics import MetricLog
 from rl_lab.phases import PhaseClock
 from rl_lab.rlhf import language_model, rewards
 from rl_lab.rlhf.best_of_n import expected_best, kl_bound
+from rl_lab.rlhf.distributions import Sampling
 from rl_lab.rlhf.diversity import distinct, repetition
 from rl_lab.rlhf.jsonl import read_jsonl
 from rl_lab.rlhf.looks import Judges, texts_of
@@ -32,7 +33,6 @@ from rl_lab.rlhf.prompts import Prompt
 from rl_lab.rlhf.recipe import Evaluate
 from rl_lab.rlhf.rewards import Rewards
 from rl_lab.rlhf.rollout import Rollout, collect
-from rl_lab.rlhf.sampling import Sampling
 from rl_lab.run import Run
 from rl_lab.seeding import stream
 from rl_lab.signals import StopRequest

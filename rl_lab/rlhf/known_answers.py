@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rl_lab.rlhf import known_closed_forms, ppo_math
+from rl_lab.rlhf.distributions import log_distribution
 from rl_lab.rlhf.known_subject import Finding, Subject
 from rl_lab.rlhf.memory import Memory
 from rl_lab.rlhf.ppo_recipe import PPO
@@ -155,12 +156,12 @@ def exact_kl_is_the_mean_of_samples(subject: Subject) -> Finding:
     head.add_(0.1 * head.std() * noise)
     responses = subject.rollout(policy).responses
     evaluated = policy(responses, subject.sampling)
-    of_reference = reference.distribution(responses, subject.sampling)
-    exact = ppo_math.exact_kl(evaluated.distribution, of_reference)[:, 0]
-    first, first_reference = evaluated.distribution[:, 0].cpu(), of_reference[:, 0].cpu()
+    first = log_distribution(evaluated.logits[:, 0], subject.sampling).cpu()
+    first_reference = log_distribution(reference.logits(responses)[:, 0], subject.sampling).cpu()
+    exact = ppo_math.exact_kl(first, first_reference)
     drawn = torch.multinomial(first.exp(), 20_000, replacement=True, generator=random)
     k1 = ppo_math.kl_estimate(first.gather(1, drawn), first_reference.gather(1, drawn), "k1")
-    errors = (k1.mean(1) - exact.cpu()).abs() / (k1.std(1) / math.sqrt(k1.shape[1]))
+    errors = (k1.mean(1) - exact).abs() / (k1.std(1) / math.sqrt(k1.shape[1]))
     return Finding("exact KL is the mean of sampled KL (in standard errors)",
                    errors.max().item(), 4.0)  # fmt: skip
 
@@ -170,11 +171,11 @@ def reference_is_frozen(subject: Subject) -> Finding:
     policy = subject.policy()
     reference = policy.reference_of()
     rollout = subject.rollout(policy)
-    before = reference.distribution(rollout.responses, subject.sampling)
+    before = reference.logits(rollout.responses)
     with torch.no_grad():
         for parameter in policy.trained_tensors().values():
             parameter.add_(0.01)
-    after = reference.distribution(rollout.responses, subject.sampling)
+    after = reference.logits(rollout.responses)
     moved = (policy(rollout.responses, subject.sampling).log_probs - rollout.log_probs).abs().max()
     same = torch.equal(before, after) and moved.item() > 0
     return Finding("the reference is frozen while the policy moves", 0.0 if same else 1.0, 0.0)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rl_lab.phases import PhaseClock
 from rl_lab.rlhf import ppo_math
+from rl_lab.rlhf.distributions import Sampling, log_distribution
 from rl_lab.rlhf.known_subject import Finding, Subject
 from rl_lab.rlhf.memory import Memory
 from rl_lab.rlhf.policy import Policy
@@ -17,7 +18,7 @@ from rl_lab.rlhf.ppo_update import optimize
 from rl_lab.rlhf.prompts import Prompt
 from rl_lab.rlhf.rewards import Rewards, Term
 from rl_lab.rlhf.rollout import collect
-from rl_lab.rlhf.sampling import Sampling, left_pad, log_distribution, positions_of
+from rl_lab.rlhf.sampling import left_pad, positions_of
 from rl_lab.rlhf.tiny import tiny_model, tiny_tokenizer
 
 

@@ -7,12 +7,12 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rl_lab.phases import PhaseClock
+from rl_lab.rlhf.distributions import Sampling
 from rl_lab.rlhf.memory import Memory
 from rl_lab.rlhf.policy import Critic, Policy
 from rl_lab.rlhf.prompts import Prompt, tokenize_prompt
 from rl_lab.rlhf.rewards import Rewards, Term
 from rl_lab.rlhf.rollout import Rollout, collect
-from rl_lab.rlhf.sampling import Sampling
 from rl_lab.rlhf.tiny import tiny_model, tiny_tokenizer
 
 

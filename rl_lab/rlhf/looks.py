@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rl_lab.phases import PhaseClock
 from rl_lab.rlhf import ppo_math
+from rl_lab.rlhf.distributions import Sampling
 from rl_lab.rlhf.diversity import distinct
 from rl_lab.rlhf.jsonl import read_jsonl, write_jsonl
 from rl_lab.rlhf.memory import Memory
@@ -17,7 +18,6 @@ from rl_lab.rlhf.policy import Policy, Reference
 from rl_lab.rlhf.prompts import Prompt
 from rl_lab.rlhf.rewards import Rewards
 from rl_lab.rlhf.rollout import Rollout, collect
-from rl_lab.rlhf.sampling import Sampling
 
 Judges = Mapping[str, Callable[[Sequence[str]], np.ndarray]]
 """Gold judges by name: texts -> scores in [0, 1]. The first is the one that counts."""

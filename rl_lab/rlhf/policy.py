@@ -14,15 +14,17 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rl_lab.rlhf.sampling import Responses, Sampling, log_distribution, positions_of
+from rl_lab.rlhf.distributions import Sampling, token_log_probs
+from rl_lab.rlhf.frozen import keep_frozen
+from rl_lab.rlhf.sampling import Responses, positions_of
 
 
 @dataclass
 class Evaluated:
     """What a policy makes of responses. B responses of T tokens, V tokens in the vocabulary."""
 
-    distribution: Tensor
-    """(B, T, V) float32 log-probabilities; -inf where a token cannot be sampled."""
+    logits: Tensor
+    """(B, T, V) before each token, as the model gives them."""
     log_probs: Tensor
     """(B, T) of the responses' tokens; 0 at padding."""
     values: Tensor
@@ -79,8 +81,9 @@ class Policy(nn.Module):
             if states is None:
                 states = self.critic.states(responses, hidden)
             values = self.critic(states)
-        distribution = log_distribution(logits, sampling, responses.allowed)
-        return Evaluated(distribution, of_tokens(distribution, responses), values, states)
+        log_probs = token_log_probs(logits, responses.tokens, sampling, responses.allowed)
+        # At padding 0, whatever is banned there.
+        return Evaluated(logits, torch.where(responses.mask, log_probs, 0), values, states)
 
     def reference_of(self, refreshed: bool = False) -> "Reference":
         """A frozen reference: the adapters switched off, or a copy of the model as it is now.
@@ -90,7 +93,9 @@ class Policy(nn.Module):
         """
         if hasattr(self.model, "disable_adapter"):
             return Reference(self, None, refreshed)
-        return Reference(self, copy.deepcopy(self.model).eval().requires_grad_(False), refreshed)
+        model = copy.deepcopy(self.model).eval().requires_grad_(False)
+        keep_frozen(model, self._autocast)
+        return Reference(self, model, refreshed)
 
     def trained_tensors(self) -> dict[str, Tensor]:
         """Parameters that training changes, by name; tied ones once."""
@@ -125,44 +130,25 @@ class Reference:
         return self._own
 
     @torch.no_grad()
-    def distribution(self, responses: Responses, sampling: Sampling) -> Tensor:
-        """(B, T, V) float32 log-probabilities, with temperature and bans as the policy's.
-
-        Truncation (top-k, top-p) is the policy's own: the reference is not cut off, so that the KL
-        stays finite.
-        """
+    def logits(self, responses: Responses) -> Tensor:
+        """(B, T, V) before each token."""
         with self.model() as model, self._policy.precision():
-            logits, _ = _run(model, responses)
-        return log_distribution(logits, sampling)
+            return _run(model, responses)[0]
 
 
 def _run(model: PreTrainedModel, responses: Responses) -> tuple[Tensor, Tensor]:
     """Logits (B, T, V) before each response token, and T + 1 last hidden states (B, T + 1, H)."""
-    steps = responses.tokens.shape[1]
+    width, steps = responses.prompts.shape[1], responses.tokens.shape[1]
     attention = torch.cat([responses.prompt_mask, responses.mask], dim=1)
     output = model(
         input_ids=torch.cat([responses.prompts, responses.tokens], dim=1),
         attention_mask=attention.long(),
         position_ids=positions_of(attention),
-        logits_to_keep=steps + 1,
+        logits_to_keep=torch.arange(width - 1, width - 1 + steps, device=attention.device),
         output_hidden_states=True,
         use_cache=False,
     )
-    return output.logits[:, :-1], output.hidden_states[-1][:, -(steps + 1) :]
-
-
-def of_tokens(distribution: Tensor, responses: Responses) -> Tensor:
-    """Pick the responses' tokens out of next-token distributions.
-
-    Args:
-        distribution: (B, T, V) log-probabilities.
-        responses: B responses of T tokens.
-
-    Returns:
-        (B, T); 0 at padding, whatever is banned there.
-    """
-    chosen = distribution.gather(-1, responses.tokens[..., None])[..., 0]
-    return torch.where(responses.mask, chosen, 0)
+    return output.logits, output.hidden_states[-1][:, width - 1 :]
 
 
 # --- critics -------------------------------------------------------------------------------------

@@ -13,7 +13,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from rl_lab.errors import UserError
 from rl_lab.metrics import MetricLog
 from rl_lab.rlhf import language_model, rewards
+from rl_lab.rlhf.allocator import keep_freed_memory
+from rl_lab.rlhf.distributions import Sampling
+from rl_lab.rlhf.frozen import keep_frozen
 from rl_lab.rlhf.jsonl import read_jsonl
+from rl_lab.rlhf.lean_llama import make_lean
 from rl_lab.rlhf.looks import Judges, Look
 from rl_lab.rlhf.memory import Memory
 from rl_lab.rlhf.next_token import next_token_loss
@@ -22,7 +26,6 @@ from rl_lab.rlhf.ppo_recipe import PPO, Lora, SamplingSection
 from rl_lab.rlhf.ppo_update import MixLoss
 from rl_lab.rlhf.prompts import Prompt, read_prompts
 from rl_lab.rlhf.reward_critic import critic_of_reward
-from rl_lab.rlhf.sampling import Sampling
 from rl_lab.rlhf.train_ppo import train_ppo
 from rl_lab.run import Run
 from rl_lab.seeding import stream
@@ -32,7 +35,7 @@ BUILD, LOOKS, MIX = range(10, 13)
 """What the stage's own streams of random numbers are for."""
 
 SHORT = 256
-"""Tokens of prompt and response up to which plain attention is the faster one on a CPU."""
+"""Tokens of prompt and response up to which lean layers are the faster ones on a CPU."""
 
 
 def run_ppo(
@@ -70,10 +73,8 @@ def run_ppo(
         UserError: the policy, its tokenizer, a reward term or the prompts cannot be used.
     """
     torch.manual_seed(stream(seed, BUILD, 1)[0])
+    keep_freed_memory()
     model, tokenizer = language_model.load(starting_model(ppo, pretrain), device)
-    bf16 = precision(ppo, device) == torch.bfloat16
-    terms = rewards.build(ppo.rewards, reward, device, bf16)
-    policy = build_policy(ppo, model, tokenizer, terms)
     sampling = build_sampling(ppo.sampling, tokenizer, model)
 
     longest = longest_prompt(model, sampling)
@@ -84,8 +85,10 @@ def run_ppo(
         log.event(0, "prompts", f"{len(dropped):,} dropped: {listed}", "warning")
     width = max(len(prompt.ids) for prompt in prompts) + sampling.max_new_tokens
     if model.device.type == "cpu" and width <= SHORT:
-        # With the fused attention an update takes a seventh longer, for its backward pass.
-        model.set_attn_implementation("eager")
+        make_lean(model)
+    bf16 = precision(ppo, device) == torch.bfloat16
+    terms = rewards.build(ppo.rewards, reward, device, bf16)
+    policy = build_policy(ppo, model, tokenizer, terms)
     memory = Memory(
         ppo.micro_batch, lambda why: log.event(run.status["step"], "memory", why, "warning")
     )
@@ -126,8 +129,10 @@ def build_policy(
         critic.trunk.requires_grad_(False)
     if ppo.lora is not None:
         model = with_adapters(model, ppo.lora)
-    kind = model.device.type
-    return Policy(model, critic.to(model.device), precision(ppo, kind))
+    autocast = precision(ppo, model.device.type)
+    policy = Policy(model, critic.to(model.device), autocast)
+    keep_frozen(policy, autocast)
+    return policy
 
 
 def precision(ppo: PPO, kind: str) -> torch.dtype:
@@ -238,5 +243,7 @@ def save_model(policy: Policy, tokenizer: PreTrainedTokenizerBase, directory: Pa
     """Write the language model as a Hugging Face directory, adapters merged into it."""
     model = policy.model
     if hasattr(model, "merge_and_unload"):
-        model = copy.deepcopy(model).merge_and_unload()  # type: ignore[operator]
+        # In float32: adapters are smaller than what bfloat16 rounds off the matrices.
+        model = copy.deepcopy(model).float().merge_and_unload()
+        model.tie_weights()
     language_model.save(model, tokenizer, directory)

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from rl_lab.rlhf import ppo_math
+from rl_lab.rlhf.distributions import Sampling, log_distribution
 from rl_lab.rlhf.memory import Memory
 from rl_lab.rlhf.not_finite import NotFiniteError
 from rl_lab.rlhf.policy import Evaluated, Policy, Reference
 from rl_lab.rlhf.ppo_recipe import PPO
 from rl_lab.rlhf.rollout import Rollout, SamplerMismatchError
-from rl_lab.rlhf.sampling import Responses, Sampling
+from rl_lab.rlhf.sampling import Responses
 
 MixLoss = Callable[[Policy, int], Tensor]
 """(policy, number of the optimiser step within the update) -> language-modelling loss."""
@@ -91,7 +92,8 @@ def optimize(  # noqa: PLR0915 -- an update reads top to bottom
             if not critic_only:
                 loss = loss + loss_policy
                 if ppo.entropy_coefficient > 0:
-                    entropies = ppo_math.entropy(evaluated.distribution)
+                    distribution = log_distribution(evaluated.logits, sampling, some.allowed)
+                    entropies = ppo_math.entropy(distribution)
                     entropy = torch.where(mask, entropies, 0).sum() / tokens
                     loss = loss - ppo.entropy_coefficient * entropy
                 if ppo.kl.place == "loss":
@@ -172,8 +174,9 @@ def _kl_for_loss(
 ) -> Tensor:
     """(B, T) KL to the reference, with gradient."""
     if estimator == "exact":
-        of_reference = reference.distribution(responses, sampling)
-        return ppo_math.exact_kl(evaluated.distribution, of_reference)
+        distribution = log_distribution(evaluated.logits, sampling, responses.allowed)
+        of_reference = log_distribution(reference.logits(responses), sampling)
+        return ppo_math.exact_kl(distribution, of_reference)
     return ppo_math.kl_estimate(evaluated.log_probs, reference_log_probs, estimator)
 
 

@@ -9,12 +9,13 @@ from transformers import PreTrainedTokenizerBase
 
 from rl_lab.phases import PhaseClock
 from rl_lab.rlhf import ppo_math
+from rl_lab.rlhf.distributions import Sampling, compare
 from rl_lab.rlhf.memory import Memory
 from rl_lab.rlhf.not_finite import check
-from rl_lab.rlhf.policy import Policy, Reference, of_tokens
+from rl_lab.rlhf.policy import Policy, Reference
 from rl_lab.rlhf.prompts import Prompt, completion_texts
 from rl_lab.rlhf.rewards import Rewards, Scored
-from rl_lab.rlhf.sampling import Responses, Sampling, sample
+from rl_lab.rlhf.sampling import Responses, sample
 
 
 class SamplerMismatchError(RuntimeError):
@@ -125,13 +126,16 @@ def collect(
                 some = responses.select(rows)
                 length = some.tokens.shape[1]
                 evaluated = policy(some, sampling)
-                of_reference = reference.distribution(some, sampling)
-                kl = ppo_math.exact_kl(evaluated.distribution, of_reference)
-                entropies = ppo_math.entropy(evaluated.distribution)
+                compared = compare(
+                    evaluated.logits, reference.logits(some), some.tokens, sampling, some.allowed
+                )
                 log_probs[rows, :length] = evaluated.log_probs
-                reference_log_probs[rows, :length] = of_tokens(of_reference, some)
-                exact_kl[rows, :length] = torch.where(some.mask, kl, 0)
-                entropy[rows, :length] = torch.where(some.mask, entropies, 0)
+                for whole, part in (
+                    (reference_log_probs, compared.reference_log_probs),
+                    (exact_kl, compared.exact_kl),
+                    (entropy, compared.entropy),
+                ):
+                    whole[rows, :length] = torch.where(some.mask, part, 0)
                 values[rows, : length + 1] = evaluated.values
                 if policy.critic.frozen:
                     states = evaluated.critic_states.float()

@@ -1,86 +1,15 @@
-"""Next-token distributions as they are sampled from, and sampling responses from them.
+"""Sampling responses from a language model."""
 
-What is optimised must be what is sampled. So the policy *is* the distribution after temperature,
-banned tokens and truncation, here and when its log-probabilities are computed again in training.
-"""
-
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
+from rl_lab.rlhf.decode_cache import can_leave, decode_cache
+from rl_lab.rlhf.distributions import Sampling, log_distribution, truncation
 from rl_lab.rlhf.not_finite import NotFiniteError
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How responses are drawn."""
-
-    max_new_tokens: int
-    """Tokens after which a response is cut off."""
-    stop_ids: tuple[int, ...]
-    """Tokens that end a response; the one that did belongs to it."""
-    banned_ids: tuple[int, ...] = ()
-    """Tokens never sampled, such as unknown and padding."""
-    temperature: float = 1.0
-    """Logits are divided by it; above 0."""
-    top_k: int | None = None
-    """Only the k likeliest tokens; None: all."""
-    top_p: float | None = None
-    """Only the fewest tokens that together have this probability, in (0, 1]; None: all."""
-
-    @property
-    def truncated(self) -> bool:
-        """Whether some tokens are cut off the distribution, depending on the policy itself."""
-        return self.top_k is not None or self.top_p is not None
-
-
-def log_distribution(logits: Tensor, sampling: Sampling, allowed: Tensor | None = None) -> Tensor:
-    """Normalised log-probabilities after temperature, bans and, if given, truncation.
-
-    Args:
-        logits: (..., V), of any float type.
-        sampling: temperature and banned tokens are used.
-        allowed: (..., V) bool, what truncation left when the response was sampled. It is passed
-            in, not worked out again: a policy that has moved since would cut off other tokens.
-
-    Returns:
-        (..., V) float32; -inf where a token cannot be sampled.
-    """
-    logits = logits.float()
-    if sampling.temperature != 1:
-        logits = logits / sampling.temperature
-    if sampling.banned_ids:
-        bans = torch.zeros(logits.shape[-1], device=logits.device)
-        bans[list(sampling.banned_ids)] = -math.inf
-        logits = logits + bans
-    if allowed is not None:
-        logits = logits.masked_fill(~allowed, -math.inf)
-    return logits.log_softmax(-1)
-
-
-def truncation(log_probs: Tensor, sampling: Sampling) -> Tensor:
-    """Work out which tokens top-k and top-p leave; ties at the border of top-k all stay.
-
-    Args:
-        log_probs: (B, V), normalised.
-        sampling: top_k and top_p are used; top-p looks at what top-k left, not renormalised.
-
-    Returns:
-        (B, V) bool, at least one True a row.
-    """
-    allowed = log_probs > -math.inf
-    if sampling.top_k is not None and sampling.top_k < log_probs.shape[-1]:
-        border = log_probs.topk(sampling.top_k, dim=-1).values[..., -1:]
-        allowed &= log_probs >= border
-    if sampling.top_p is not None:
-        ordered, order = log_probs.exp().sort(dim=-1, descending=True)
-        before = ordered.cumsum(-1) - ordered  # probability of all likelier tokens
-        allowed &= torch.zeros_like(allowed).scatter(-1, order, before < sampling.top_p)
-    return allowed
 
 
 @dataclass
@@ -178,8 +107,8 @@ class Chances:
         self._count, self._generator = count, generator
         self._steps: list[Tensor] = []
 
-    def at(self, step: int, rows: slice) -> Tensor:
-        """(b, 1) in [0, 1), of some responses at a step."""
+    def at(self, step: int, rows: Tensor) -> Tensor:
+        """(b, 1) in [0, 1), of the responses of these numbers, at a step."""
         while len(self._steps) <= step:
             self._steps.append(
                 torch.rand(
@@ -220,10 +149,13 @@ def sample(
     chances = Chances(len(ids), generator)
     at_once = at_once or len(ids)
     parts = []
-    for start in range(0, len(ids), at_once):
-        rows = slice(start, start + at_once)
+    for rows in torch.arange(len(ids), device=ids.device).split(at_once):
         parts.append(_sample(model, ids[rows], prompt_mask[rows], sampling, pad_id, chances, rows))
     return Responses.joined(parts, pad_id) if len(parts) > 1 else parts[0]
+
+
+STAY = 0.75
+"""Share of sequences still going below which the finished ones leave what is computed."""
 
 
 def _sample(
@@ -233,7 +165,7 @@ def _sample(
     sampling: Sampling,
     pad_id: int,
     chances: Chances,
-    rows: slice,
+    rows: Tensor,
 ) -> Responses:
     """Sample a response to each of some prompts.
 
@@ -244,19 +176,22 @@ def _sample(
         sampling: how.
         pad_id: fills what is not used.
         chances: of all responses.
-        rows: which of them these are.
+        rows: (b,) which of them these are.
 
     Raises:
         NotFiniteError: there is no distribution to draw from.
     """
-    device = model.device
+    device, shape = model.device, (len(ids), sampling.max_new_tokens)
     stops = torch.tensor(sampling.stop_ids, device=device)
-    attention = prompt_mask
-    positions = positions_of(attention)
-    cache = DynamicCache(config=model.config)
-    going = torch.ones(len(ids), dtype=torch.bool, device=device)
-    tokens, masks, log_probs, allowances = [], [], [], []
-    step_ids = ids
+    tokens = ids.new_full(shape, pad_id)
+    mask = torch.zeros(shape, dtype=torch.bool, device=device)
+    log_probs = torch.zeros(shape, device=device)
+    allowances = []
+    cache = decode_cache(model, ids.shape[1] + sampling.max_new_tokens)
+    # Of the b responses, those that are computed, and which of these are not finished.
+    present = torch.arange(len(ids), device=device)
+    going = torch.ones_like(present, dtype=torch.bool)
+    step_ids, attention, positions = ids, prompt_mask, positions_of(prompt_mask)
     for step in range(sampling.max_new_tokens):
         logits = model(
             input_ids=step_ids, attention_mask=attention.long(), position_ids=positions,
@@ -265,28 +200,38 @@ def _sample(
         distribution = log_distribution(logits, sampling)
         if sampling.truncated:
             allowed = truncation(distribution, sampling)
-            allowances.append(allowed)
             distribution = log_distribution(logits, sampling, allowed)
+            of_all = allowed.new_ones(len(ids), allowed.shape[1])
+            of_all[present] = allowed
+            allowances.append(of_all)
         if distribution.isnan().any():
             raise NotFiniteError("logit", "a logit of the policy is NaN or infinite")
-        drawn = draw(distribution.exp(), chances.at(step, rows))
-        log_probs.append(torch.where(going, distribution.gather(1, drawn)[:, 0], 0))
+        drawn = draw(distribution.exp(), chances.at(step, rows[present]))
         chosen = torch.where(going, drawn[:, 0], pad_id)
-        tokens.append(chosen)
-        masks.append(going)
+        tokens[present, step] = chosen
+        mask[present, step] = going
+        log_probs[present, step] = torch.where(going, distribution.gather(1, drawn)[:, 0], 0)
         attention = torch.cat([attention, going[:, None]], dim=1)
+        positions = positions[:, -1:] + 1
         going = going & ~torch.isin(chosen, stops)
         if not going.any():
             break
         step_ids = chosen[:, None]
-        positions = positions[:, -1:] + 1
+        if going.sum() < STAY * len(going) and can_leave(cache):
+            stay = going.nonzero()[:, 0]
+            cache.batch_select_indices(stay)
+            present, going, step_ids, attention, positions = (
+                of_present[stay] for of_present in (present, going, step_ids, attention, positions)
+            )
+    terminated = torch.ones(len(ids), dtype=torch.bool, device=device)
+    terminated[present] = ~going
     return Responses(
         prompts=ids,
         prompt_mask=prompt_mask,
-        tokens=torch.stack(tokens, dim=1),
-        mask=torch.stack(masks, dim=1),
-        log_probs=torch.stack(log_probs, dim=1),
-        terminated=~going,
+        tokens=tokens[:, : step + 1],
+        mask=mask[:, : step + 1],
+        log_probs=log_probs[:, : step + 1],
+        terminated=terminated,
         allowed=torch.stack(allowances, dim=1) if allowances else None,
     )
 

@@ -22,6 +22,7 @@ from rl_lab.health import Alerts
 from rl_lab.metrics import MetricLog
 from rl_lab.phases import PhaseClock
 from rl_lab.rlhf import not_finite, ppo_math, ppo_state
+from rl_lab.rlhf.distributions import Sampling
 from rl_lab.rlhf.looks import Judges, Look, texts_of
 from rl_lab.rlhf.memory import Memory
 from rl_lab.rlhf.not_finite import NotFiniteError
@@ -32,7 +33,6 @@ from rl_lab.rlhf.ppo_update import MixLoss, optimize
 from rl_lab.rlhf.prompts import Prompt, batch_of
 from rl_lab.rlhf.rewards import Rewards, RunningMoments
 from rl_lab.rlhf.rollout import Rollout, collect
-from rl_lab.rlhf.sampling import Sampling
 from rl_lab.rlhf.snapshots import Snapshots
 from rl_lab.run import Run
 from rl_lab.seeding import stream
@@ -255,7 +255,9 @@ def _optimizer(policy: Policy, ppo: PPO) -> torch.optim.Optimizer:
             (True, ppo.critic.learning_rate or ppo.learning_rate),
         )
     ]
-    return torch.optim.AdamW(groups, lr=ppo.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    return torch.optim.AdamW(
+        groups, lr=ppo.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True
+    )
 
 
 def _describe(

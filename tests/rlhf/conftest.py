@@ -11,6 +11,7 @@ import torch
 
 from rl_lab.metrics import MetricLog, Record, read_metrics
 from rl_lab.recipes import Section
+from rl_lab.rlhf.distributions import Sampling
 from rl_lab.rlhf.looks import Look
 from rl_lab.rlhf.memory import Memory
 from rl_lab.rlhf.policy import Policy
@@ -18,7 +19,6 @@ from rl_lab.rlhf.ppo_recipe import PPO
 from rl_lab.rlhf.ppo_stage import build_policy
 from rl_lab.rlhf.prompts import Prompt
 from rl_lab.rlhf.rewards import Rewards, Term
-from rl_lab.rlhf.sampling import Sampling
 from rl_lab.rlhf.tiny import tiny_model, tiny_tokenizer
 from rl_lab.rlhf.train_ppo import train_ppo
 from rl_lab.run import Run

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from rl_lab import checkpoint
 from rl_lab.errors import UserError
+from rl_lab.rlhf.distributions import Sampling
 from rl_lab.rlhf.memory import AtOnce, ran_out
 from rl_lab.rlhf.policy import Policy
 from rl_lab.rlhf.ppo_recipe import PPO
-from rl_lab.rlhf.sampling import Sampling, sample
+from rl_lab.rlhf.sampling import sample
 from rl_lab.rlhf.tiny import tiny_model, tiny_tokenizer
 from rl_lab.run import Run
 from tests.rlhf.conftest import Tiny

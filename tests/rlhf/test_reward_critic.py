@@ -17,10 +17,11 @@ from transformers import (
 
 from reward_models.ensemble import Ensemble
 from rl_lab.errors import UserError
+from rl_lab.rlhf.distributions import Sampling
 from rl_lab.rlhf.policy import Critic
 from rl_lab.rlhf.reward_critic import critic_of_reward
 from rl_lab.rlhf.rewards import Rewards, Term
-from rl_lab.rlhf.sampling import Responses, Sampling, sample
+from rl_lab.rlhf.sampling import Responses, sample
 from rl_lab.rlhf.tiny import tiny_model, tiny_tokenizer
 from tests.rlhf.conftest import Tiny
 

@@ -1,21 +1,13 @@
 """Sampling: what is drawn follows the distribution that training is told it was drawn from."""
 
-import math
-from typing import Any
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rl_lab.rlhf.sampling import (
-    Sampling,
-    draw,
-    left_pad,
-    log_distribution,
-    sample,
-    truncation,
-)
+from rl_lab.rlhf import sampling as sampling_module
+from rl_lab.rlhf.distributions import Sampling
+from rl_lab.rlhf.sampling import Responses, draw, left_pad, sample
 from rl_lab.rlhf.tiny import tiny_model, tiny_tokenizer
 
 
@@ -37,29 +29,6 @@ def test_what_has_no_probability_is_never_drawn(seed: int, size: int) -> None:
     chance = torch.rand(64, 1, generator=random)
     drawn = draw(probabilities / probabilities.sum(-1, keepdim=True), chance)
     assert probabilities.gather(1, drawn).min() > 0
-
-
-def test_temperature_and_bans_are_part_of_the_distribution() -> None:
-    logits = torch.tensor([0.0, 1.0, 5.0])
-    found = log_distribution(logits, Sampling(1, (1,), banned_ids=(2,), temperature=0.5))
-    assert found.exp().tolist() == pytest.approx([1 / (1 + math.e**2), 1 / (1 + math.e**-2), 0])
-
-
-@pytest.mark.parametrize(
-    ("settings", "kept"),
-    [
-        ({"top_k": 1}, [False, True, False, False]),
-        ({"top_k": 2}, [False, True, True, False]),
-        ({"top_k": 9}, [True] * 4),
-        ({"top_p": 0.5}, [False, True, False, False]),
-        ({"top_p": 0.51}, [False, True, True, False]),
-        ({"top_p": 1.0}, [True] * 4),
-        ({"top_k": 3, "top_p": 0.99}, [True, True, True, False]),
-    ],
-)
-def test_truncation_keeps_the_likeliest(settings: dict[str, Any], kept: list[bool]) -> None:
-    log_probs = torch.tensor([[0.15, 0.5, 0.25, 0.1]]).log()
-    assert truncation(log_probs, Sampling(1, (1,), **settings)).tolist() == [kept]
 
 
 def test_prompts_are_padded_on_the_left() -> None:
@@ -117,3 +86,32 @@ def test_a_part_of_the_responses_is_cut_to_its_own_size() -> None:
         assert part.prompts.tolist() == [prompts[row]]
         assert part.mask.all()
         assert part.tokens.shape[1] == responses.mask[row].sum()
+
+
+def test_what_is_finished_leaves_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = tiny_tokenizer()
+    model = tiny_model(len(tokenizer))
+    computed = []
+    model.register_forward_pre_hook(
+        lambda _, __, given: computed.append(len(given["input_ids"])), with_kwargs=True
+    )
+    prompts = [[2, 4], [2, 4, 5, 3, 3]] * 16
+
+    def sampled(stay: float) -> Responses:
+        monkeypatch.setattr(sampling_module, "STAY", stay)
+        computed.clear()
+        sampling = Sampling(12, (1,), (0, 2), top_p=0.99)
+        return sample(model, prompts, sampling, 0, torch.Generator().manual_seed(0))
+
+    apart = sampled(stay=0.0)
+    assert set(computed) == {32}
+    together = sampled(stay=1.0)
+    assert computed[0] == 32
+    assert computed[-1] == int(together.mask[:, -1].sum()) < 32
+    for name in ("tokens", "mask", "terminated", "allowed"):
+        # Beyond a response's end nothing was drawn, so nothing was cut off either.
+        one, other = (getattr(responses, name) for responses in (apart, together))
+        if name == "allowed":
+            one, other = one[apart.mask], other[together.mask]
+        assert torch.equal(one, other)
+    torch.testing.assert_close(apart.log_probs, together.log_probs)

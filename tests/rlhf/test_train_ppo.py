@@ -13,10 +13,10 @@ from rl_lab import checkpoint
 from rl_lab.checkpoint import Snapshot
 from rl_lab.errors import UserError
 from rl_lab.metrics import Record
+from rl_lab.rlhf.distributions import Sampling
 from rl_lab.rlhf.policy import Policy
 from rl_lab.rlhf.ppo_recipe import KL, PPO
 from rl_lab.rlhf.rewards import Rewards, Term
-from rl_lab.rlhf.sampling import Sampling
 from rl_lab.run import Run
 from tests.rlhf.conftest import Tiny
 
