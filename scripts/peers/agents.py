@@ -82,7 +82,8 @@ TASKS = {
 
 def build_sb3(task: Task, steps: int, seed: int) -> Any:
     """The agent as SB3's documentation makes it."""
-    vector = make_vec_env(task.env, task.copies, seed=seed)
+    # Left to itself it asks for pictures, for which LunarLander makes particles at every step.
+    vector = make_vec_env(task.env, task.copies, seed=seed, env_kwargs={"render_mode": None})
     if task.normalize:
         vector = VecNormalize(vector, gamma=task.arguments["gamma"])
     arguments = {name: _schedule(value) for name, value in task.arguments.items()}
