@@ -37,7 +37,7 @@ VALUE_COEFFICIENT = 0.5
 with the policy, where the factor has to weigh; this is the one of Stable-Baselines3's PPO."""
 never = 10**6
 ppo = PPO(
-    updates=given.updates, rollouts=work.ROLLOUTS, minibatch=minibatch, micro_batch=minibatch,
+    updates=given.updates, rollouts=work.ROLLOUTS, minibatch=minibatch, micro_batch=minibatch // 2,
     epochs=work.EPOCHS, learning_rate=size.learning_rate, schedule="constant", clip=work.CLIP,
     gamma=work.GAMMA, gae_lambda=work.LAMBDA, kl={"coefficient": work.KL},
     critic={"coefficient": VALUE_COEFFICIENT, "clip": work.VALUE_CLIP},
