@@ -77,11 +77,14 @@ def made_with(device: str) -> dict[str, Any]:
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Say in a sentence what differs between two `made_with`; none, if nothing does."""
+    """Say in a sentence what differs between two `made_with`; none, if nothing does.
+
+    Of agents they also have the `backend` that learnt.
+    """
     changed = _changed_versions(then.get("versions", {}), now["versions"])
     changed += [
         f"{name} {now[name]} (was {then.get(name)})"
-        for name in ("threads", "device", "processor")
+        for name in ("threads", "device", "processor", "backend")
         if then.get(name) != now.get(name)
     ]
     if not changed:

@@ -176,9 +176,7 @@ def _construct(
         ) from error
     falls_back = getattr(model, "falls_back", None)
     if backend == "fast" and falls_back is not None:
-        raise UserError(
-            f"algorithm.backend = 'fast': it has no {falls_back}; auto uses SB3's for it"
-        )
+        raise UserError(f"algorithm.backend = 'fast': not for {falls_back}; auto uses SB3's there")
     return model
 
 

@@ -60,7 +60,7 @@ def backend(model: BaseAlgorithm) -> tuple[str, str]:
         return "sb3", "there is no other for it" if _name(model) not in FAST else "as asked"
     reason = model.falls_back  # type: ignore[attr-defined]
     if reason is not None:
-        return "sb3", f"the fast one has no {reason}"
+        return "sb3", f"not for the fast one: {reason}"
     return "fast", "SB3's algorithm, proven equal after an update"
 
 

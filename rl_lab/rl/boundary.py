@@ -22,6 +22,7 @@ from rl_lab.metrics import MetricLog
 from rl_lab.phases import PhaseClock
 from rl_lab.provenance import made_with
 from rl_lab.rl import agent_state, moment, seeding
+from rl_lab.rl.algorithms import backend
 from rl_lab.rl.evaluate import evaluate, summary
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.rl.watched_vec_env import NonFiniteError, watched
@@ -199,7 +200,9 @@ class AtUpdateBoundary(BaseCallback):
         self.progress.skipped = environment.skipped
         self.progress.restarted = environment.restarted
         snapshot.state["progress"] = asdict(self.progress)
-        snapshot.state["made_with"] = made_with(self.model.device.type)
+        snapshot.state["made_with"] = made_with(self.model.device.type) | {
+            "backend": backend(self.model)[0]
+        }
         if not self._saved(self.run.checkpoints, snapshot):
             return
         kept = checkpoint.steps(self.run.checkpoints)[-self.recipe.checkpoints.keep :]

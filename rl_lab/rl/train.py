@@ -183,7 +183,8 @@ def _restore(
     """
     agent_state.restore(model, snapshot)
     then = snapshot.state.get("made_with", {})
-    doubts = differences(then, made_with(model.device.type))
+    now = made_with(model.device.type) | {"backend": backend(model)[0]}
+    doubts = differences(then, now)
     environment = watched(model)
     environment.steps = snapshot.step
     environment.skipped, environment.restarted = progress.skipped, progress.restarted

@@ -18,7 +18,7 @@ from tests.rl.faulty import SMALL, MakeRecipe, MakeRun, events, run_to_end
         ({"algorithm.backend": "sb3"}, "sb3: as asked"),
         (
             {"env.id": "Pendulum-v1", "algorithm.use_sde": True},
-            "sb3: the fast one has no state-dependent exploration (use_sde)",
+            "sb3: not for the fast one: state-dependent exploration (use_sde)",
         ),
     ],
 )
@@ -47,7 +47,7 @@ def test_an_agent_that_only_acts_is_sb3s(make_recipe: MakeRecipe) -> None:
         (
             "ppo",
             {"env.id": "Pendulum-v1", "algorithm.use_sde": True},
-            r"it has no state-dependent exploration \(use_sde\); auto uses SB3's",
+            r"not for state-dependent exploration \(use_sde\); auto uses SB3's",
         ),
     ],
 )
@@ -57,3 +57,15 @@ def test_the_fast_one_is_refused_where_it_is_not(
     recipe = make_recipe(name, {"algorithm.backend": "fast", "budget.steps": 100} | settings)
     with pytest.raises(UserError, match=f"algorithm.backend = 'fast': {said}"):
         agent.build(recipe)
+
+
+def test_a_run_that_goes_on_with_other_code_says_so(
+    make_recipe: MakeRecipe, make_run: MakeRun
+) -> None:
+    recipe = make_recipe("ppo", SMALL | {"env.id": "CartPole-v1"})
+    run = make_run(recipe)
+    run_to_end(run, recipe)
+    longer = {"budget": recipe.budget.model_copy(update={"steps": recipe.budget.steps * 2})}
+    other = {"algorithm": recipe.algorithm.model_copy(update={"backend": "sb3"})}
+    run_to_end(run, recipe.model_copy(update=longer | other))
+    assert any("backend sb3 (was fast)" in said for said in events(run, "note"))
