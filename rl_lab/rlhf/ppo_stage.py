@@ -100,7 +100,7 @@ def run_ppo(
     log.event(0, "policy", f"{trained:,} of {policy.model.num_parameters():,} weights are trained")
     train_ppo(
         ppo, policy, prompts, terms, tokenizer, sampling, look, run, log, stop,
-        seed=seed, mix_loss=_mix(ppo, data, tokenizer, seed),
+        seed=seed, mix_loss=text_mix(ppo, data, tokenizer, seed),
         snapshots_required=snapshots_required,
     )  # fmt: skip
     save_model(policy, tokenizer, run.path / "model")
@@ -215,10 +215,14 @@ def heldout_prompts(
     return prompts[:looks], prompts[looks:] or prompts
 
 
-def _mix(
+def text_mix(
     ppo: PPO, data: Path, tokenizer: PreTrainedTokenizerBase, seed: int
 ) -> Callable[[int], MixLoss] | None:
-    """PPO-ptx: the next-token loss of texts drawn anew for each optimiser step."""
+    """PPO-ptx: the next-token loss of texts drawn anew for each optimiser step of an update.
+
+    Raises:
+        UserError: there are no texts.
+    """
     if ppo.pretraining_mix is None:
         return None
     path = data / "texts-train.jsonl"
@@ -231,7 +235,8 @@ def _mix(
         def mix_loss(policy: Policy, step: int) -> Tensor:
             random = np.random.default_rng([seed, MIX, update, step])
             batch = [texts[i] for i in random.integers(len(texts), size=mix.texts)]
-            loss, tokens = next_token_loss(policy.model, tokenizer, batch)
+            with policy.precision():  # its frozen matrices may be of no other type
+                loss, tokens = next_token_loss(policy.model, tokenizer, batch)
             return mix.coefficient * loss / max(tokens, 1)
 
         return mix_loss
