@@ -4,10 +4,11 @@ import copy
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rl_lab.errors import UserError
@@ -248,7 +249,24 @@ def save_model(policy: Policy, tokenizer: PreTrainedTokenizerBase, directory: Pa
     """Write the language model as a Hugging Face directory, adapters merged into it."""
     model = policy.model
     if hasattr(model, "merge_and_unload"):
-        # In float32: adapters are smaller than what bfloat16 rounds off the matrices.
-        model = copy.deepcopy(model).float().merge_and_unload()
-        model.tie_weights()
+        model = _merged(model)
     language_model.save(model, tokenizer, directory)
+
+
+def _merged(model: Any) -> PreTrainedModel:
+    """A copy of a model with adapters, these merged into its matrices."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    # In float32: adapters are smaller than what bfloat16 rounds off the matrices.
+    model = copy.deepcopy(model).float()
+    if model.config.tie_word_embeddings:
+        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+        if isinstance(embedding, BaseTunerLayer) or isinstance(head, BaseTunerLayer):
+            # An adapter is of one of the two: merged into what they share it would change both.
+            model.config.tie_word_embeddings = False
+            head = getattr(head, "base_layer", head)
+            head.weight = nn.Parameter(head.weight.clone())
+        else:  # the head may have been kept apart, frozen in another type
+            head.weight = embedding.weight
+    merged: PreTrainedModel = model.merge_and_unload()
+    return merged
