@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 
 
 def decode_cache(model: PreTrainedModel, length: int) -> DynamicCache:
@@ -21,8 +21,11 @@ def decode_cache(model: PreTrainedModel, length: int) -> DynamicCache:
 
 
 def can_leave(cache: DynamicCache) -> bool:
-    """Whether sequences can be taken out of a cache."""
-    return all(hasattr(layer, "batch_select_indices") for layer in cache.layers)
+    """Whether sequences can be taken out of a cache.
+
+    Not out of states of a fixed size: a layer that has both takes out keys and values alone.
+    """
+    return not any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in cache.layers)
 
 
 class FullLayer(DynamicLayer):

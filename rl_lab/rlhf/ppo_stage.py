@@ -4,10 +4,11 @@ import copy
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from rl_lab.errors import UserError
@@ -100,7 +101,7 @@ def run_ppo(
     log.event(0, "policy", f"{trained:,} of {policy.model.num_parameters():,} weights are trained")
     train_ppo(
         ppo, policy, prompts, terms, tokenizer, sampling, look, run, log, stop,
-        seed=seed, mix_loss=_mix(ppo, data, tokenizer, seed),
+        seed=seed, mix_loss=text_mix(ppo, data, tokenizer, seed),
         snapshots_required=snapshots_required,
     )  # fmt: skip
     save_model(policy, tokenizer, run.path / "model")
@@ -215,10 +216,14 @@ def heldout_prompts(
     return prompts[:looks], prompts[looks:] or prompts
 
 
-def _mix(
+def text_mix(
     ppo: PPO, data: Path, tokenizer: PreTrainedTokenizerBase, seed: int
 ) -> Callable[[int], MixLoss] | None:
-    """PPO-ptx: the next-token loss of texts drawn anew for each optimiser step."""
+    """PPO-ptx: the next-token loss of texts drawn anew for each optimiser step of an update.
+
+    Raises:
+        UserError: there are no texts.
+    """
     if ppo.pretraining_mix is None:
         return None
     path = data / "texts-train.jsonl"
@@ -231,7 +236,8 @@ def _mix(
         def mix_loss(policy: Policy, step: int) -> Tensor:
             random = np.random.default_rng([seed, MIX, update, step])
             batch = [texts[i] for i in random.integers(len(texts), size=mix.texts)]
-            loss, tokens = next_token_loss(policy.model, tokenizer, batch)
+            with policy.precision():  # its frozen matrices may be of no other type
+                loss, tokens = next_token_loss(policy.model, tokenizer, batch)
             return mix.coefficient * loss / max(tokens, 1)
 
         return mix_loss
@@ -243,7 +249,24 @@ def save_model(policy: Policy, tokenizer: PreTrainedTokenizerBase, directory: Pa
     """Write the language model as a Hugging Face directory, adapters merged into it."""
     model = policy.model
     if hasattr(model, "merge_and_unload"):
-        # In float32: adapters are smaller than what bfloat16 rounds off the matrices.
-        model = copy.deepcopy(model).float().merge_and_unload()
-        model.tie_weights()
+        model = _merged(model)
     language_model.save(model, tokenizer, directory)
+
+
+def _merged(model: Any) -> PreTrainedModel:
+    """A copy of a model with adapters, these merged into its matrices."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    # In float32: adapters are smaller than what bfloat16 rounds off the matrices.
+    model = copy.deepcopy(model).float()
+    if model.config.tie_word_embeddings:
+        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+        if isinstance(embedding, BaseTunerLayer) or isinstance(head, BaseTunerLayer):
+            # An adapter is of one of the two: merged into what they share it would change both.
+            model.config.tie_word_embeddings = False
+            head = getattr(head, "base_layer", head)
+            head.weight = nn.Parameter(head.weight.clone())
+        else:  # the head may have been kept apart, frozen in another type
+            head.weight = embedding.weight
+    merged: PreTrainedModel = model.merge_and_unload()
+    return merged

@@ -84,3 +84,17 @@ def test_policy_and_reference_are_compared_over_the_whole_vocabulary() -> None:
     torch.testing.assert_close(found.entropy, ppo_math.entropy(policy))
     of_tokens = reference.gather(2, tokens[..., None])[..., 0]
     torch.testing.assert_close(found.reference_log_probs, of_tokens)
+
+
+def test_beside_a_cpu_few_large_parts_are_gone_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts: list[int] = []
+
+    def noted(logits: Tensor, *rest: Any) -> Tensor:
+        parts.append(len(logits))
+        return log_distribution(logits, *rest)
+
+    monkeypatch.setattr(distributions, "log_distribution", noted)
+    logits = torch.empty(4, 64, 50_000, device="meta")  # as on a GPU, but that nothing is computed
+    tokens = torch.empty(4, 64, dtype=torch.long, device="meta")
+    token_log_probs(logits, tokens, Sampling(1, (1,)))
+    assert parts == [256]

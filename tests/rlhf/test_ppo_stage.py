@@ -6,13 +6,20 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaForSequenceClassification
+from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
 from reward_models.ensemble import Ensemble
 from rl_lab.errors import UserError
 from rl_lab.rlhf.jsonl import write_jsonl
+from rl_lab.rlhf.language_model import load
 from rl_lab.rlhf.ppo_recipe import PPO, SamplingSection
-from rl_lab.rlhf.ppo_stage import build_policy, build_sampling, longest_prompt, save_model
+from rl_lab.rlhf.ppo_stage import (
+    build_policy,
+    build_sampling,
+    longest_prompt,
+    save_model,
+    text_mix,
+)
 from rl_lab.rlhf.prompts import Prompt, batch_of, completion_texts, read_prompts, tokenize_prompt
 from rl_lab.rlhf.rewards import Rewards, Term
 from rl_lab.rlhf.tiny import tiny_model, tiny_tokenizer
@@ -81,8 +88,6 @@ def test_lora_names_that_are_not_there() -> None:
 
 
 def test_saved_with_adapters_it_is_the_same_model_without(tmp_path: Path) -> None:
-    from rl_lab.rlhf.language_model import load
-
     tokenizer = tiny_tokenizer()
     policy = build_policy(
         settings(lora={"rank": 2}), tiny_model(len(tokenizer)), tokenizer, Rewards({})
@@ -94,6 +99,43 @@ def test_saved_with_adapters_it_is_the_same_model_without(tmp_path: Path) -> Non
     save_model(policy, tokenizer, tmp_path / "model")
     loaded, _ = load(tmp_path / "model", "cpu")
     torch.testing.assert_close(loaded(ids).logits, policy.model(ids).logits, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("targets", ["all-linear", ["lm_head"], ["embed_tokens"]])
+def test_saved_a_matrix_for_both_ends_stays_one_unless_an_end_has_an_adapter(
+    tmp_path: Path, targets: Any, precision: Any
+) -> None:
+    tokenizer = tiny_tokenizer()
+    config = tiny_model(len(tokenizer)).config
+    config.tie_word_embeddings = True
+    ppo = settings(lora={"rank": 2, "targets": targets})
+    ppo = ppo.model_copy(update={"precision": precision})
+    policy = build_policy(ppo, LlamaForCausalLM(config).eval(), tokenizer, Rewards({}))
+    with torch.no_grad():
+        for tensor in policy.trained_tensors().values():
+            tensor.add_(0.1)
+    ids = torch.tensor([[2, 3, 4, 5]])
+    with policy.precision():
+        logits = policy.model(ids).logits.float()
+    save_model(policy, tokenizer, tmp_path / "model")
+    loaded, _ = load(tmp_path / "model", "cpu")
+    both = loaded.get_input_embeddings().weight is loaded.get_output_embeddings().weight
+    assert both == (targets == "all-linear")
+    close = 1e-4 if precision == "float32" else 0.1
+    torch.testing.assert_close(loaded(ids).logits, logits, atol=close, rtol=0)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_texts_are_mixed_in_beside_adapters_too(tmp_path: Path, precision: Any) -> None:
+    tokenizer = tiny_tokenizer()
+    write_jsonl(tmp_path / "texts-train.jsonl", [{"text": "a b c"}])
+    ppo = settings(lora={"rank": 2}, pretraining_mix={}).model_copy(update={"precision": precision})
+    policy = build_policy(ppo, tiny_model(len(tokenizer)), tokenizer, Rewards({}))
+    mix = text_mix(ppo, tmp_path, tokenizer, seed=0)
+    assert mix is not None
+    mix(0)(policy, 0).backward()
+    assert any(one.grad is not None for one in policy.trained_tensors().values())
 
 
 def test_prompts_too_long_are_dropped_or_refused(tmp_path: Path) -> None:

@@ -115,3 +115,17 @@ def test_what_is_finished_leaves_and_changes_nothing(monkeypatch: pytest.MonkeyP
             one, other = one[apart.mask], other[together.mask]
         assert torch.equal(one, other)
     torch.testing.assert_close(apart.log_probs, together.log_probs)
+
+
+def test_of_attention_beside_states_of_a_fixed_size_nothing_leaves() -> None:
+    from transformers import FalconH1Config, FalconH1ForCausalLM
+
+    config = FalconH1Config(
+        vocab_size=9, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=2, mamba_d_ssm=32, mamba_n_heads=4,
+        mamba_d_state=4, mamba_d_head=8, pad_token_id=None, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    model, ends = FalconH1ForCausalLM(config).eval(), Sampling(12, stop_ids=(1, 2, 3, 4))
+    with torch.no_grad():
+        responses = sample(model, [[5, 6]] * 12, ends, 0, torch.Generator().manual_seed(0))
+    assert len(responses.mask.sum(1).unique()) > 2  # many had gone before the last

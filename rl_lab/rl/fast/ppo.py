@@ -88,7 +88,7 @@ class FastPPO(PPO):
             return super().predict(observation, state, episode_start, deterministic)
         self._take_over()
         outputs = numpy_actor(self.policy)(self._features(np.asarray(observation)))
-        actions = self._distribution.draw(outputs, np.zeros(1))
+        actions = self._distribution.draw(outputs, np.zeros(1, np.float32))
         return in_space(actions, self.action_space), state
 
     # --- rollout ---------------------------------------------------------------------------------

@@ -234,6 +234,7 @@ def test_greedy_actions_are_sb3s(actions: str, observations: str) -> None:
         ours, theirs = (which.predict(seen, deterministic=True)[0] for which in (fast, fast.policy))
         np.testing.assert_allclose(ours, theirs, atol=1e-6)
         assert ours.shape == theirs.shape
+        assert vector.action_space.contains(ours[0])  # their type, too
         single = fast.predict(seen[0], deterministic=True)[0]
         np.testing.assert_allclose(single, theirs[0], atol=1e-6)
 
