@@ -30,6 +30,7 @@ def settings(recipe: AgentRecipe, observations: spaces.Space) -> dict[str, Any]:
         or not is_image_space(observations)
         or recipe.algorithm.hindsight is not None
         or recipe.algorithm.hyperparameters.keys() & DECIDED
+        or _cut_off_by_the_lab(recipe)
         or gymnasium.spec(recipe.env.id).max_episode_steps is not None
         or any("TimeLimit" in str(wrapper) for wrapper in recipe.env.wrappers)
     ):
@@ -38,3 +39,8 @@ def settings(recipe: AgentRecipe, observations: spaces.Space) -> dict[str, Any]:
         "optimize_memory_usage": True,
         "replay_buffer_kwargs": {"handle_timeout_termination": False},
     }
+
+
+def _cut_off_by_the_lab(recipe: AgentRecipe) -> bool:
+    """Whether episodes may be cut off for a failed copy or a NaN."""
+    return bool(recipe.env.restarts or recipe.env.timeout or recipe.health.on_nan == "skip")

@@ -33,8 +33,8 @@ def in_arrays(environment: Environment, environment_id: str, copies: int) -> Vec
     spec.vector_entry_point = VECTORIZED.get(environment_id, spec.vector_entry_point)
     if spec.vector_entry_point is None:
         raise UserError(
-            f"env.vectorization = 'vector': {environment_id} has no vectorised version; the lab's "
-            f"own environments, {', '.join(VECTORIZED)} have one"
+            f"env.vectorization = 'vector': {environment_id} has no vectorised version; "
+            f"{', '.join(VECTORIZED)} and the lab's own environments (RLLab/...) have one"
         )
     try:
         env = gymnasium.make_vec(

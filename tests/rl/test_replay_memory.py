@@ -68,8 +68,10 @@ def test_an_image_takes_its_bytes_once(make_recipe: MakeRecipe) -> None:
         {"algorithm.n_steps": 3},
         {"env.id": "CutOff-v0"},
         {"env.wrappers": [{"TimeLimit": {"max_episode_steps": 5}}]},
+        {"env.restarts": 1},
+        {"health.on_nan": "skip"},
     ],
-    ids=["asked not to", "n-step", "time limit", "time limit around it"],
+    ids=["asked not to", "n-step", "time limit", "time limit around it", "restarts", "skips"],
 )
 def test_it_takes_them_twice_where_once_would_be_wrong(
     settings: dict[str, Any], make_recipe: MakeRecipe
