@@ -1,10 +1,9 @@
 """DQN (Mnih et al., 2015) as SB3 computes it, without autograd."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from stable_baselines3 import DQN
+from torch import Tensor
 from torch.nn.functional import smooth_l1_loss
 from torch.nn.utils import clip_grad_norm_
 
@@ -12,14 +11,11 @@ from rl_lab.rl.fast.denormals import denormals_flushed
 from rl_lab.rl.fast.optimizers import fused
 from rl_lab.rl.fast.perceptron import Perceptron
 from rl_lab.rl.fast.replay import sample
-from rl_lab.rl.fast.support import batch_of, not_covered
+from rl_lab.rl.fast.support import ActsInBatches, not_covered
 
 
-class FastDQN(DQN):
+class FastDQN(ActsInBatches, DQN):
     """SB3's DQN, whose updates and actions are computed by hand where they can be."""
-
-    falls_back: str | None
-    """Why SB3's own methods are used; None: they are not."""
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -60,20 +56,10 @@ class FastDQN(DQN):
         self.logger.record("train/loss", np.mean(losses))
         return None
 
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, Any]:
-        batch = None if self.falls_back else batch_of(observation, self.observation_space)
-        if batch is None:
-            return super().predict(observation, state, episode_start, deterministic)
+    def _act(self, batch: Tensor, deterministic: bool) -> np.ndarray:
         if not deterministic and np.random.rand() < self.exploration_rate:
-            return np.array([self.action_space.sample() for _ in batch]), state
-        with torch.no_grad():
-            return self._q.forward(batch).argmax(1).numpy(), state
+            return np.array([self.action_space.sample() for _ in batch])
+        return self._q.forward(batch).argmax(1).numpy()
 
     def _excluded_save_params(self) -> list[str]:
         own = ["falls_back", "_q", "_q_target", "_weights"]

@@ -1,26 +1,22 @@
 """SAC (Haarnoja et al., 2018) as SB3 computes it, without autograd."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from stable_baselines3 import SAC
 from stable_baselines3.common.preprocessing import get_action_dim
+from torch import Tensor
 
 from rl_lab.rl.fast.critics import Critics
 from rl_lab.rl.fast.denormals import denormals_flushed
 from rl_lab.rl.fast.gaussian_actor import GaussianActor, layers_of
 from rl_lab.rl.fast.optimizers import fused
 from rl_lab.rl.fast.replay import sample
-from rl_lab.rl.fast.support import batch_of, not_covered
+from rl_lab.rl.fast.support import ActsInBatches, not_covered
 from rl_lab.rl.fast.targets import polyak_update
 
 
-class FastSAC(SAC):
+class FastSAC(ActsInBatches, SAC):
     """SB3's SAC, whose updates and actions are computed by hand where they can be."""
-
-    falls_back: str | None
-    """Why SB3's own methods are used; None: they are not."""
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -95,23 +91,14 @@ class FastSAC(SAC):
             self.logger.record("train/ent_coef_loss", np.mean(ent_coef_losses))
         return None
 
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, Any]:
-        batch = None if self.falls_back else batch_of(observation, self.observation_space)
-        if batch is None:
-            return super().predict(observation, state, episode_start, deterministic)
+    def _act(self, batch: Tensor, deterministic: bool) -> np.ndarray:
         noise = torch.zeros(len(batch), get_action_dim(self.action_space))
         if not deterministic:
             noise.normal_()
-        with torch.no_grad():
-            actions = self._actor.forward(batch, noise)[0].numpy()
-        actions = actions.reshape(observation.shape[0], *(self.action_space.shape or ()))
-        return self.policy.unscale_action(actions), state
+        actions = self._actor.forward(batch, noise)[0].numpy()
+        return self.policy.unscale_action(
+            actions.reshape(len(batch), *(self.action_space.shape or ()))
+        )
 
     def _excluded_save_params(self) -> list[str]:
         own = ["falls_back", "_actor", "_critics", "_targets"]

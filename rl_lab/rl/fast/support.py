@@ -14,6 +14,32 @@ from torch import Tensor, nn
 from rl_lab.rl.fast import perceptron
 
 
+class ActsInBatches:
+    """The part of a fast algorithm, before SB3's among its bases, that asks for actions."""
+
+    falls_back: str | None
+    """Why SB3's own methods are used; None: they are not."""
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: Any = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, Any]:
+        """As SB3's; a batch of observations goes through the networks without their modules."""
+        space: spaces.Space = self.observation_space  # type: ignore[attr-defined]
+        batch = None if self.falls_back else batch_of(observation, space)
+        if batch is None:
+            return super().predict(observation, state, episode_start, deterministic)  # type: ignore[misc]
+        with torch.no_grad():
+            return self._act(batch, deterministic), state
+
+    def _act(self, batch: Tensor, deterministic: bool) -> np.ndarray:
+        """Actions as the environment takes them, for (copies, features) observations."""
+        raise NotImplementedError
+
+
 def not_covered(model: OffPolicyAlgorithm, networks: Sequence[nn.Module]) -> str | None:
     """Say in a few words why SB3's own methods are needed; None if they are not.
 

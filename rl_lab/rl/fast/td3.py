@@ -1,7 +1,5 @@
 """TD3 (Fujimoto et al., 2018) and DDPG as SB3 computes them, without autograd."""
 
-from typing import Any
-
 import numpy as np
 import torch
 from stable_baselines3 import DDPG, TD3
@@ -12,15 +10,12 @@ from rl_lab.rl.fast.denormals import denormals_flushed
 from rl_lab.rl.fast.optimizers import fused
 from rl_lab.rl.fast.perceptron import Perceptron
 from rl_lab.rl.fast.replay import sample
-from rl_lab.rl.fast.support import batch_of, not_covered
+from rl_lab.rl.fast.support import ActsInBatches, not_covered
 from rl_lab.rl.fast.targets import polyak_update
 
 
-class FastTD3(TD3):
+class FastTD3(ActsInBatches, TD3):
     """SB3's TD3, whose updates and actions are computed by hand where they can be."""
-
-    falls_back: str | None
-    """Why SB3's own methods are used; None: they are not."""
 
     def _setup_model(self) -> None:
         super()._setup_model()
@@ -76,20 +71,11 @@ class FastTD3(TD3):
         self.logger.record("train/critic_loss", np.mean(critic_losses))
         return None
 
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: Any = None,
-        deterministic: bool = False,
-    ) -> tuple[np.ndarray, Any]:
-        batch = None if self.falls_back else batch_of(observation, self.observation_space)
-        if batch is None:
-            return super().predict(observation, state, episode_start, deterministic)
-        with torch.no_grad():
-            actions = self._actor.forward(batch).numpy()
-        actions = actions.reshape(observation.shape[0], *(self.action_space.shape or ()))
-        return self.policy.unscale_action(actions), state
+    def _act(self, batch: Tensor, deterministic: bool) -> np.ndarray:
+        actions = self._actor.forward(batch).numpy()
+        return self.policy.unscale_action(
+            actions.reshape(len(batch), *(self.action_space.shape or ()))
+        )
 
     def _excluded_save_params(self) -> list[str]:
         own = ["falls_back", "_actor", "_actor_target", "_critics", "_targets"]
