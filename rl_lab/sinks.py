@@ -1,7 +1,8 @@
 """Where numbers go besides metrics.jsonl: TensorBoard, trackio, Weights & Biases. All offline."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from rl_lab.errors import UserError
@@ -10,8 +11,11 @@ from rl_lab.files import writing
 from rl_lab.metrics import Sink
 
 
-def open_sinks(run_path: Path, tensorboard: bool, trackio: bool, wandb: bool) -> tuple[Sink, ...]:
-    """Open the sinks a recipe asks for.
+@contextmanager
+def open_sinks(
+    run_path: Path, tensorboard: bool, trackio: bool, wandb: bool
+) -> Iterator[tuple[Sink, ...]]:
+    """Open the sinks a recipe asks for; at the end each has written all it was given.
 
     Args:
         run_path: the run's directory: its name becomes the run's name in the sink.
@@ -23,14 +27,9 @@ def open_sinks(run_path: Path, tensorboard: bool, trackio: bool, wandb: bool) ->
         UserError: an extra is missing.
     """
     check_installed(tensorboard, trackio, wandb)
-    sinks: list[Sink] = []
-    if tensorboard:
-        sinks.append(_tensorboard(run_path))
-    if trackio:
-        sinks.append(_trackio(run_path))
-    if wandb:
-        sinks.append(_wandb(run_path))
-    return tuple(sinks)
+    with ExitStack() as sinks:
+        wanted = ((tensorboard, _tensorboard), (trackio, _trackio), (wandb, _wandb))
+        yield tuple(sinks.enter_context(sink(run_path)) for on, sink in wanted if on)
 
 
 def check_installed(tensorboard: bool, trackio: bool, wandb: bool) -> None:
@@ -45,7 +44,8 @@ def check_installed(tensorboard: bool, trackio: bool, wandb: bool) -> None:
             raise UserError(f"logging.{name} needs the extra {name!r}: {install_command(name)}")
 
 
-def _tensorboard(run_path: Path) -> Sink:
+@contextmanager
+def _tensorboard(run_path: Path) -> Iterator[Sink]:
     from torch.utils.tensorboard import SummaryWriter
 
     writer = SummaryWriter(str(run_path / "tensorboard"))
@@ -56,21 +56,27 @@ def _tensorboard(run_path: Path) -> Sink:
                 writer.add_scalar(name, value, step)
             writer.flush()
 
-    return write
+    with writer:
+        yield write
 
 
-def _trackio(run_path: Path) -> Sink:
+@contextmanager
+def _trackio(run_path: Path) -> Iterator[Sink]:
     import trackio
 
-    trackio.init(project="rl-lab", name=run_path.name, embed=False)
+    trackio_run = trackio.init(project="rl-lab", name=run_path.name, embed=False)
 
     def write(step: int, numbers: Mapping[str, float]) -> None:
-        trackio.log(dict(numbers), step=step)
+        trackio_run.log(dict(numbers), step=step)
 
-    return write
+    try:
+        yield write
+    finally:
+        trackio.finish()  # a thread of its own writes: wait for it
 
 
-def _wandb(run_path: Path) -> Sink:
+@contextmanager
+def _wandb(run_path: Path) -> Iterator[Sink]:
     import wandb
 
     wandb_run = wandb.init(
@@ -84,4 +90,9 @@ def _wandb(run_path: Path) -> Sink:
     def write(step: int, numbers: Mapping[str, float]) -> None:
         wandb_run.log(dict(numbers), step=step)
 
-    return write
+    try:
+        yield write
+    except BaseException:
+        wandb_run.finish(exit_code=1)  # as a context manager it would print the traceback too
+        raise
+    wandb_run.finish()

@@ -63,8 +63,8 @@ def train(run: Run, recipe: AgentRecipe, stop: StopRequest, notes: tuple[str, ..
     with run.lock(), ending_in_order(run, lambda: from_newest_snapshot(run)):
         torch.set_num_threads(recipe.threads)
         logging = recipe.logging
-        sinks = open_sinks(run.path, logging.tensorboard, logging.trackio, logging.wandb)
-        with MetricLog(run.metrics_file, sinks) as log:
+        wanted = (logging.tensorboard, logging.trackio, logging.wandb)
+        with open_sinks(run.path, *wanted) as sinks, MetricLog(run.metrics_file, sinks) as log:
             rollback = None
             while True:
                 try:

@@ -281,28 +281,6 @@ def test_subprocess_environments_train_too(make_recipe: MakeRecipe, make_run: Ma
     assert run_to_end(make_run(recipe), recipe) == "finished"
 
 
-@pytest.mark.parametrize("sink", ["tensorboard", "trackio", "wandb"])
-def test_each_sink_is_written_offline(
-    sink: str, make_recipe: MakeRecipe, make_run: MakeRun, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
-    recipe = make_recipe("cartpole", {"budget.steps": 2048, f"logging.{sink}": True})
-    run = make_run(recipe)
-    run_to_end(run, recipe)
-    if sink == "tensorboard":
-        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-        events = EventAccumulator(str(run.path / "tensorboard")).Reload()
-        written = events.Scalars("rollout/ep_rew_mean")
-        steps, values = numbers_of(read_metrics(run.metrics_file), "rollout/ep_rew_mean")
-        assert [event.step for event in written] == steps
-        assert [event.value for event in written] == pytest.approx(values)
-    else:
-        root = tmp_path / "trackio" if sink == "trackio" else run.path / "wandb"
-        assert [path for path in root.rglob("*") if path.is_file() and path.stat().st_size > 0]
-
-
 PIXELS = {"algorithm.n_steps": 16, "algorithm.batch_size": 64, "budget.steps": 256,
           "algorithm.n_epochs": 1}  # fmt: skip
 REPLAY = {"algorithm.learning_starts": 50, "algorithm.buffer_size": 1000, "budget.steps": 100}

@@ -1,0 +1,69 @@
+"""Sinks: each has every number when its run ends, without a network."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from rl_lab.metrics import numbers_of, read_metrics
+from rl_lab.rl.recipe import AgentRecipe
+from rl_lab.rl.train import train
+from rl_lab.run import Run
+from rl_lab.signals import StopRequest
+from rl_lab.sinks import open_sinks
+
+NAME = "rollout/ep_rew_mean"
+
+
+def in_tensorboard(run: Run) -> list[tuple[int, float]]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run.path / "tensorboard")).Reload()
+    return [(event.step, event.value) for event in events.Scalars(NAME)]
+
+
+def in_trackio(run: Run) -> list[tuple[int, float]]:
+    from trackio.sqlite_storage import SQLiteStorage
+
+    rows = SQLiteStorage.get_logs("rl-lab", run.path.name)
+    return [(row["step"], row[NAME]) for row in rows if NAME in row]
+
+
+def in_wandb(run: Run) -> list[tuple[int, float]]:
+    """The logged pairs whose value stands in wandb's (binary) file; no public reader is left."""
+    (file,) = run.path.glob("wandb/offline-run-*/*.wandb")
+    content = file.read_bytes()
+    logged = zip(*numbers_of(read_metrics(run.metrics_file), NAME), strict=True)
+    return [(step, value) for step, value in logged if str(value).encode() in content]
+
+
+@pytest.mark.parametrize("read", [in_tensorboard, in_trackio, in_wandb])
+def test_a_sink_has_every_number_when_the_run_ends(
+    read: Callable[[Run], list[tuple[int, float]]], make_recipe: Callable[..., AgentRecipe],
+    make_run: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported
+    sink = read.__name__.removeprefix("in_")
+    recipe = make_recipe("cartpole", {"budget.steps": 2048, f"logging.{sink}": True})
+    run = make_run(recipe)
+    train(run, recipe, StopRequest())
+    steps, values = numbers_of(read_metrics(run.metrics_file), NAME)
+    written = read(run)
+    assert len(steps) > 0
+    assert [step for step, _ in written] == steps
+    assert [value for _, value in written] == pytest.approx(values)
+
+
+def test_a_run_that_fails_leaves_its_sinks_in_order(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with (
+        pytest.raises(ValueError, match="ours to print"),
+        open_sinks(tmp_path, tensorboard=True, trackio=False, wandb=True) as sinks,
+    ):
+        for sink in sinks:
+            sink(7, {NAME: 21.5})
+        raise ValueError("ours to print")
+    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    assert b"21.5" in file.read_bytes()
+    assert "Traceback" not in "".join(capfd.readouterr())
