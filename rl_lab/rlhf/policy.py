@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from reward_models.side_by_side import workers
 from rl_lab.rlhf.distributions import Sampling, token_log_probs
 from rl_lab.rlhf.frozen import keep_frozen
 from rl_lab.rlhf.sampling import Responses, positions_of
@@ -53,6 +54,11 @@ class Policy(nn.Module):
     def device(self) -> torch.device:
         """Where the language model is."""
         return self.model.device
+
+    @property
+    def workers(self) -> int:
+        """How many micro-batches pay side by side."""
+        return workers(self)
 
     def precision(self) -> contextlib.AbstractContextManager[None]:
         """Compute in bfloat16 inside this context, if that was asked for."""

@@ -1,12 +1,14 @@
 """One PPO update: epochs of minibatches over a rollout, each minibatch one optimiser step."""
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
+from reward_models.side_by_side import side_by_side
 from rl_lab.rlhf import ppo_math
 from rl_lab.rlhf.distributions import Sampling, log_distribution
 from rl_lab.rlhf.memory import Memory
@@ -16,6 +18,8 @@ from rl_lab.rlhf.ppo_recipe import PPO
 from rl_lab.rlhf.rollout import Rollout, SamplerMismatchError
 from rl_lab.rlhf.sampling import Responses
 
+Sums = dict[str, float]
+"""Numbers summed over tokens, by name."""
 MixLoss = Callable[[Policy, int], Tensor]
 """(policy, number of the optimiser step within the update) -> language-modelling loss."""
 
@@ -61,12 +65,55 @@ def optimize(  # noqa: PLR0915 -- an update reads top to bottom
         NotFiniteError: a loss or gradient is NaN or infinite; the step was not made.
         UserError: memory does not suffice for one response.
     """
-    responses = rollout.responses
+    responses, trained = rollout.responses, list(policy.trained_tensors().values())
+    # One model that is both, its adapters switched on and off, cannot be both at a time.
+    asks_reference = ppo.kl.place == "loss" and ppo.kl.estimator == "exact"
+    at_once = 1 if asks_reference and reference.own_model is None else policy.workers
     policy.critic.learns_trunk = not (critic_only or ppo.critic.head_only)
 
-    def gradient(
-        rows: Tensor, number: int, before: dict[str, float], micro_batch: int
-    ) -> tuple[float, dict[str, float]]:
+    def of_some(number: int, tokens: int, part: Tensor) -> tuple[list[Tensor | None], Sums]:
+        """Some rows' share of the gradient of a minibatch of so many tokens, and their sums."""
+        some = responses.select(part)
+        mask, length = some.mask, some.tokens.shape[1]
+        old = rollout.log_probs[part, :length]
+        evaluated = policy(some, sampling, rollout.states_of(part, length))
+
+        loss_policy, clipped = ppo_math.policy_loss(
+            evaluated.log_probs, old, advantages[part, :length], mask, tokens,
+            ppo.clip, ppo.clip_high or ppo.clip, ppo.dual_clip,
+        )  # fmt: skip
+        loss_value = ppo_math.value_loss(
+            evaluated.values[:, :-1], rollout.values[part, :length],
+            returns[part, :length], mask, tokens, ppo.critic.clip,
+        )  # fmt: skip
+        loss = ppo.critic.coefficient * loss_value
+        if not critic_only:
+            loss = loss + loss_policy
+            if ppo.entropy_coefficient > 0:
+                distribution = log_distribution(evaluated.logits, sampling, some.allowed)
+                entropies = ppo_math.entropy(distribution)
+                entropy = torch.where(mask, entropies, 0).sum() / tokens
+                loss = loss - ppo.entropy_coefficient * entropy
+            if ppo.kl.place == "loss":
+                of_reference = rollout.reference_log_probs[part, :length]
+                kl = _kl_for_loss(ppo.kl.estimator, evaluated, of_reference, some, reference,
+                                  sampling)  # fmt: skip
+                loss = loss + kl_coefficient * torch.where(mask, kl, 0).sum() / tokens
+        _check(loss, "loss")
+        gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+
+        with torch.no_grad():
+            if number == 0:
+                _assert_first_ratio(evaluated.log_probs, old, mask, policy.tolerance)
+            k3 = ppo_math.kl_estimate(old, evaluated.log_probs, "k3")
+            return list(gradients), {
+                "train/approx_kl": torch.where(mask, k3, 0).sum().item(),
+                "train/policy_loss": loss_policy.item() * tokens,
+                "train/value_loss": loss_value.item() * tokens,
+                "train/clip_fraction": clipped.sum().item(),
+            }
+
+    def gradient(rows: Tensor, number: int, before: Sums, micro_batch: int) -> tuple[float, Sums]:
         """Make the gradient of a minibatch anew; return its drift, and all sums over tokens."""
         sums = defaultdict(float, before)
         drift = 0.0
@@ -74,51 +121,20 @@ def optimize(  # noqa: PLR0915 -- an update reads top to bottom
         optimizer.zero_grad()
         # Responses of like length share a micro-batch: less padding, the same sums.
         by_length = rows[responses.mask[rows].sum(1).argsort(stable=True)]
-        for part in by_length.split(micro_batch):
-            some = responses.select(part)
-            mask, length = some.mask, some.tokens.shape[1]
-            old = rollout.log_probs[part, :length]
-            evaluated = policy(some, sampling, rollout.states_of(part, length))
-
-            loss_policy, clipped = ppo_math.policy_loss(
-                evaluated.log_probs, old, advantages[part, :length], mask, tokens,
-                ppo.clip, ppo.clip_high or ppo.clip, ppo.dual_clip,
-            )  # fmt: skip
-            loss_value = ppo_math.value_loss(
-                evaluated.values[:, :-1], rollout.values[part, :length],
-                returns[part, :length], mask, tokens, ppo.critic.clip,
-            )  # fmt: skip
-            loss = ppo.critic.coefficient * loss_value
-            if not critic_only:
-                loss = loss + loss_policy
-                if ppo.entropy_coefficient > 0:
-                    distribution = log_distribution(evaluated.logits, sampling, some.allowed)
-                    entropies = ppo_math.entropy(distribution)
-                    entropy = torch.where(mask, entropies, 0).sum() / tokens
-                    loss = loss - ppo.entropy_coefficient * entropy
-                if ppo.kl.place == "loss":
-                    of_reference = rollout.reference_log_probs[part, :length]
-                    kl = _kl_for_loss(ppo.kl.estimator, evaluated, of_reference, some, reference,
-                                      sampling)  # fmt: skip
-                    loss = loss + kl_coefficient * torch.where(mask, kl, 0).sum() / tokens
-            _backward(loss, "loss")
-
-            with torch.no_grad():
-                if number == 0:
-                    _assert_first_ratio(evaluated.log_probs, old, mask, policy.tolerance)
-                k3 = ppo_math.kl_estimate(old, evaluated.log_probs, "k3")
-                drift += torch.where(mask, k3, 0).sum().item() / tokens
-                sums["train/policy_loss"] += loss_policy.item() * tokens
-                sums["train/value_loss"] += loss_value.item() * tokens
-                sums["train/clip_fraction"] += clipped.sum().item()
+        parts = by_length.split(math.ceil(micro_batch / at_once))
+        for gradients, of_part in side_by_side(partial(of_some, number, tokens), parts, at_once):
+            add_gradients(gradients, trained)
+            drift += of_part["train/approx_kl"] / tokens
+            for name, value in of_part.items():
+                sums[name] += value
         if mix_loss is not None and not critic_only:
             mix = mix_loss(policy, number)
-            _backward(mix, "loss of pretraining_mix")
+            _check(mix, "loss of pretraining_mix")
+            mix.backward()
             sums["train/mix_loss"] += mix.item() * tokens
-        sums["train/approx_kl"] += drift * tokens
         return drift, sums
 
-    sums: dict[str, float] = {}
+    sums: Sums = {}
     steps, tokens_seen = 0, 0
     batches = minibatches(len(responses), ppo.minibatch, ppo.epochs, responses.tokens.device)
     for number, rows in enumerate(batches):
@@ -126,7 +142,6 @@ def optimize(  # noqa: PLR0915 -- an update reads top to bottom
             drift, with_these = memory.micro_batch.fit(
                 len(rows), partial(gradient, rows, number, sums)
             )
-            trained = policy.trained_tensors().values()
             norm = torch.nn.utils.clip_grad_norm_(trained, ppo.max_grad_norm)
             if not norm.isfinite():
                 raise _not_finite("gradient")
@@ -147,11 +162,24 @@ def optimize(  # noqa: PLR0915 -- an update reads top to bottom
     return sums | {"train/optimizer_steps": steps}
 
 
-def _backward(loss: Tensor, source: str) -> None:
-    """Add a loss's gradient to the minibatch's, unless it is none."""
+def _check(loss: Tensor, source: str) -> None:
     if not loss.isfinite():
         raise _not_finite(source)
-    loss.backward()
+
+
+def add_gradients(gradients: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> None:
+    """Add to the parameters' gradients, as `backward` does."""
+    taken = set()
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        if gradient is None:
+            continue
+        if parameter.grad is not None:
+            parameter.grad += gradient
+        elif gradient.is_contiguous() and gradient.data_ptr() not in taken:
+            parameter.grad = gradient
+            taken.add(gradient.data_ptr())
+        else:  # autograd may give two parameters of a sum one and the same tensor
+            parameter.grad = gradient.clone(memory_format=torch.contiguous_format)
 
 
 def _not_finite(source: str) -> NotFiniteError:

@@ -1,5 +1,6 @@
 """A rollout: responses sampled from the policy, scored, and compared with the reference."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from reward_models.side_by_side import side_by_side
 from rl_lab.phases import PhaseClock
 from rl_lab.rlhf import ppo_math
 from rl_lab.rlhf.distributions import Sampling, compare
@@ -113,35 +115,42 @@ def collect(
         scored = rewards(prompts, completions, tokens)
 
         shape = responses.tokens.shape
+        # One model that is both, its adapters switched on and off, cannot be both at a time.
+        at_once = 1 if reference.own_model is None else policy.workers
         log_probs, reference_log_probs, exact_kl, entropy = (
             torch.zeros(shape, device=responses.tokens.device) for _ in range(4)
         )
         values = torch.zeros(shape[0], shape[1] + 1, device=responses.tokens.device)
 
+        def of_some(rows: Tensor) -> Tensor | None:
+            """Fill in some rows of what is above; return the critic's states, if they stay."""
+            some = responses.select(rows)
+            length = some.tokens.shape[1]
+            evaluated = policy(some, sampling)
+            compared = compare(
+                evaluated.logits, reference.logits(some), some.tokens, sampling, some.allowed
+            )
+            log_probs[rows, :length] = evaluated.log_probs
+            for whole, part in (
+                (reference_log_probs, compared.reference_log_probs),
+                (exact_kl, compared.exact_kl),
+                (entropy, compared.entropy),
+            ):
+                whole[rows, :length] = torch.where(some.mask, part, 0)
+            values[rows, : length + 1] = evaluated.values
+            return evaluated.critic_states.float() if policy.critic.frozen else None
+
         def evaluate(micro_batch: int) -> Tensor | None:
-            """Fill in what is above; return the critic's states, where they stay the same."""
+            """Fill in all; return the critic's states, if they stay the same in an update."""
             critic_states = None
             # Responses of like length share a micro-batch: less padding.
-            for rows in responses.mask.sum(1).argsort(stable=True).split(micro_batch):
-                some = responses.select(rows)
-                length = some.tokens.shape[1]
-                evaluated = policy(some, sampling)
-                compared = compare(
-                    evaluated.logits, reference.logits(some), some.tokens, sampling, some.allowed
-                )
-                log_probs[rows, :length] = evaluated.log_probs
-                for whole, part in (
-                    (reference_log_probs, compared.reference_log_probs),
-                    (exact_kl, compared.exact_kl),
-                    (entropy, compared.entropy),
-                ):
-                    whole[rows, :length] = torch.where(some.mask, part, 0)
-                values[rows, : length + 1] = evaluated.values
-                if policy.critic.frozen:
-                    states = evaluated.critic_states.float()
+            by_length = responses.mask.sum(1).argsort(stable=True)
+            parts = by_length.split(math.ceil(micro_batch / at_once))
+            for rows, states in zip(parts, side_by_side(of_some, parts, at_once), strict=True):
+                if states is not None:
                     if critic_states is None:
                         critic_states = values.new_zeros(*values.shape, states.shape[-1])
-                    critic_states[rows, : length + 1] = states
+                    critic_states[rows, : states.shape[1]] = states
             return critic_states
 
         critic_states = memory.micro_batch.fit(len(prompts), evaluate)

@@ -1,5 +1,7 @@
 """Sampling responses from a language model."""
 
+import math
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from reward_models.side_by_side import side_by_side, workers
 from rl_lab.rlhf.decode_cache import can_leave, decode_cache
 from rl_lab.rlhf.distributions import Sampling, log_distribution, truncation
 from rl_lab.rlhf.not_finite import NotFiniteError
@@ -106,15 +109,14 @@ class Chances:
         """
         self._count, self._generator = count, generator
         self._steps: list[Tensor] = []
+        self._lock = threading.Lock()  # several parts of the responses may be sampled side by side
 
     def at(self, step: int, rows: Tensor) -> Tensor:
         """(b, 1) in [0, 1), of the responses of these numbers, at a step."""
-        while len(self._steps) <= step:
-            self._steps.append(
-                torch.rand(
-                    (self._count, 1), generator=self._generator, device=self._generator.device
-                )
-            )
+        shape, device = (self._count, 1), self._generator.device
+        with self._lock:
+            while len(self._steps) <= step:
+                self._steps.append(torch.rand(shape, generator=self._generator, device=device))
         return self._steps[step][rows]
 
 
@@ -147,11 +149,15 @@ def sample(
     """
     ids, prompt_mask = (tensor.to(model.device) for tensor in left_pad(prompts, pad_id))
     chances = Chances(len(ids), generator)
-    at_once = at_once or len(ids)
-    parts = []
-    for rows in torch.arange(len(ids), device=ids.device).split(at_once):
-        parts.append(_sample(model, ids[rows], prompt_mask[rows], sampling, pad_id, chances, rows))
-    return Responses.joined(parts, pad_id) if len(parts) > 1 else parts[0]
+    pieces = workers(model)
+    size = math.ceil((at_once or len(ids)) / pieces)
+    parts = torch.arange(len(ids), device=ids.device).split(size)
+
+    def responses_of(rows: Tensor) -> Responses:
+        return _sample(model, ids[rows], prompt_mask[rows], sampling, pad_id, chances, rows)
+
+    found = list(side_by_side(responses_of, parts, pieces))
+    return Responses.joined(found, pad_id) if len(found) > 1 else found[0]
 
 
 STAY = 0.75

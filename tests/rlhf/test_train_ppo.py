@@ -13,6 +13,7 @@ from rl_lab import checkpoint
 from rl_lab.checkpoint import Snapshot
 from rl_lab.errors import UserError
 from rl_lab.metrics import Record
+from rl_lab.rlhf import ppo_update
 from rl_lab.rlhf.distributions import Sampling
 from rl_lab.rlhf.policy import Policy
 from rl_lab.rlhf.ppo_recipe import KL, PPO
@@ -67,6 +68,54 @@ def test_micro_batches_do_not_change_the_result(tiny: Tiny) -> None:
     one, other = (trained(newest(run).tensors["policy"]) for run in (whole, parts))
     assert (one - start).abs().max() > 1e-3
     torch.testing.assert_close(one, other, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2}])
+def test_threads_change_nothing_but_rounding_and_come_to_the_same_bits_again(
+    tiny: Tiny, lora: dict[str, int] | None
+) -> None:
+    kl = {"place": "loss", "estimator": "exact"}
+    ppo = tiny.settings(micro_batch=8, kl=kl, lora=lora)
+    before, found = torch.get_num_threads(), {}
+    try:
+        for name, threads in (("one", 1), ("three", 3), ("again", 3)):
+            torch.set_num_threads(threads)
+            _, run, _ = tiny.train(ppo, name)
+            found[name] = trained(newest(run).tensors["policy"])
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(found["one"], found["three"], atol=2e-5, rtol=0)
+    assert torch.equal(found["three"], found["again"])
+
+
+def test_gradients_are_added_as_backward_does() -> None:
+    one, other = (torch.nn.Parameter(torch.ones(3, 2)) for _ in range(2))
+    unused = torch.nn.Parameter(torch.ones(1))
+
+    def loss() -> torch.Tensor:
+        return ((one + other) @ torch.arange(2.0)).sum() + one.sum()  # some gradients are shared
+
+    for _ in range(2):
+        parameters = (one, other, unused)
+        gradients = torch.autograd.grad(loss(), parameters, allow_unused=True)
+        ppo_update.add_gradients(gradients, parameters)
+    assert one.grad is not None and other.grad is not None
+    found = one.grad.clone(), other.grad.clone()
+    one.grad = other.grad = None
+    for _ in range(2):
+        loss().backward()
+    assert torch.equal(found[0], one.grad)
+    assert torch.equal(found[1], other.grad)
+    assert unused.grad is None
+
+
+def test_no_two_parameters_share_a_gradient() -> None:
+    one, other = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    parameters = (one, other)
+    ppo_update.add_gradients(torch.autograd.grad((one + other).sum(), parameters), parameters)
+    torch.nn.utils.clip_grad_norm_(parameters, 0.1)  # scales each in place
+    assert one.grad is not None
+    assert one.grad.norm() == pytest.approx(0.1 / 2**0.5)
 
 
 def test_with_lora_the_base_stays_and_is_the_reference(tiny: Tiny) -> None:
