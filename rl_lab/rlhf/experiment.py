@@ -113,6 +113,7 @@ class Work:
         if stage.recipe_file.exists():
             self._look_at_inputs(number, name, stage)
             if stage.status["state"] == "finished":
+                _drop_checkpoints(stage)  # it may have been killed before it did
                 self.log.event(number, "stage", f"{name}: finished before")
                 return
         elif shared and stage_cache.take(name, self.inputs[name], stage):
@@ -131,7 +132,7 @@ class Work:
             Run.create(name, recipe, [], seed, threads, parent=self.run.path)
         self.log.event(number, "stage", f"{name}: started")
         _run_stage(name, stage, self.run, self.recipe, self.device, self.stop)
-        shutil.rmtree(stage.checkpoints, ignore_errors=True)
+        _drop_checkpoints(stage)
         if self.of_one_piece:
             stage_cache.keep(name, self.inputs[name], stage, self.fresh)
         self.log.event(number, "stage", f"{name}: finished")
@@ -155,6 +156,11 @@ class Work:
         self.of_one_piece = False
         for sentence in differences(then, self.now):
             self.log.remark(number, f"{name}: {sentence}")
+
+
+def _drop_checkpoints(stage: Run) -> None:
+    """A finished stage is never gone on with: its results are all that is needed of it."""
+    shutil.rmtree(stage.checkpoints, ignore_errors=True)
 
 
 def _run_stage(
