@@ -40,7 +40,7 @@ class TextRewardModel:
         source: str | Path,
         device: str = "cpu",
         *,
-        batch: int = 64,
+        batch: int = 32,
         bf16: bool = False,
         max_tokens: int | None = None,
     ) -> None:
