@@ -25,7 +25,13 @@ def workers(model: nn.Module) -> int:
     parameters = list(model.parameters())
     small = sum(parameter.numel() for parameter in parameters) <= SMALL
     on_cpu = all(parameter.device.type == "cpu" for parameter in parameters)
-    return torch.get_num_threads() if small and on_cpu else 1
+    return torch.get_num_threads() if small and on_cpu and not _changes(model) else 1
+
+
+def _changes(model: nn.Module) -> bool:
+    """Whether a forward pass may change the model: rotary angles that follow the text's length."""
+    kinds = (str(getattr(module, "rope_type", "")) for module in model.modules())
+    return any("dynamic" in kind or "longrope" in kind for kind in kinds)
 
 
 def side_by_side(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from reward_models import side_by_side as module
 from reward_models.side_by_side import side_by_side, workers
@@ -69,3 +70,16 @@ def test_only_small_models_on_a_cpu_are_worth_it(monkeypatch: pytest.MonkeyPatch
     assert workers(nn.Linear(4, 4, device="meta")) == 1  # as on a GPU
     monkeypatch.setattr(module, "SMALL", 19)
     assert workers(nn.Linear(4, 4)) == 1
+
+
+@pytest.mark.parametrize(("kind", "many"), [("default", 3), ("dynamic", 1)])
+def test_a_model_that_changes_in_its_forward_pass_is_asked_one_thing_at_a_time(
+    kind: str, many: int
+) -> None:
+    factor = {"factor": 2.0} if kind == "dynamic" else {}
+    rope = {"rope_type": kind, "rope_theta": 10_000.0} | factor
+    config = LlamaConfig(
+        vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+        num_attention_heads=2, rope_parameters=rope,
+    )  # fmt: skip
+    assert workers(LlamaForCausalLM(config)) == many
