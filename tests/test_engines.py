@@ -114,6 +114,18 @@ def test_killing_ends_the_command_too(
     until(lambda: not psutil.pid_exists(int(console(run))))
 
 
+def test_a_job_that_ignores_ctrl_c_is_killed_too(
+    make_recipe: MakeRecipe, make_run: MakeRun
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell has it for `command &`
+    try:
+        test_killing_ends_the_command_too(
+            open_engine("slurm", ["cluster=local"]), make_recipe, make_run
+        )
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("name", ["ray", "slurm"])
 def test_one_that_is_killed_is_a_failure(
     name: EngineName, ray: Engine, make_recipe: MakeRecipe, make_run: MakeRun

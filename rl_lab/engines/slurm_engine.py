@@ -4,6 +4,7 @@ submitit hands jobs over as pickles, in a directory beside the runs that is made
 is its user's alone; no other is read.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -12,6 +13,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from rl_lab.engines.remote_commands import RemoteCommands
 from rl_lab.engines.workers import Job, Process
@@ -127,7 +130,17 @@ class _Submitted:
     def kill(self) -> None:
         """End it, as soon as Slurm does."""
         self._stopped = True
-        self._submitted.cancel()
+        if self._local:  # submitit's `cancel` is SIGINT, which what runs in the background ignores
+            self._kill_family()
+        else:
+            self._submitted.cancel()
+
+    def _kill_family(self) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            job = psutil.Process(int(self._submitted.job_id))
+            for process in (job, *job.children(recursive=True)):  # it first: it starts no other
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
 
     def wait(self) -> int:
         """Wait for its end."""
