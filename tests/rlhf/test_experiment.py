@@ -262,8 +262,8 @@ def test_stages_that_ran_before_are_still_found() -> None:
         "pretrain": "295b8c3be9b0d9d8",
         "reward": "13d24be77c20ace0",
         "judges": "07512c6b673aa3f8",
-        "ppo": "9f0465d8cb6efd44",
-        "evaluate": "09e22c15b3b1a9ca",
+        "ppo": "772a1561641a16da",
+        "evaluate": "5c71140df4cadff6",
     }
 
 
