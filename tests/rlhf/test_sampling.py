@@ -62,6 +62,18 @@ def test_a_response_ends_with_its_first_end_token_and_keeps_it() -> None:
     assert (responses.log_probs[~responses.mask] == 0).all()
 
 
+def test_the_output_layer_is_given_states_without_gaps() -> None:
+    """For states with gaps torch may copy the layer's weights once for each row."""
+    model = tiny_model(len(tiny_tokenizer()))
+    given_states = []
+    model.get_output_embeddings().register_forward_pre_hook(
+        lambda _, states: given_states.append(states[0])
+    )
+    sample(model, [[2, 4, 5]] * 3, Sampling(2, (1,), (0, 2)), 0, torch.Generator())
+    assert given_states[0].shape[:2] == (3, 1)
+    assert all(states.is_contiguous() for states in given_states)
+
+
 def test_sampled_log_probabilities_are_those_of_truncated_sampling() -> None:
     tokenizer = tiny_tokenizer()
     sampling = Sampling(4, (1,), (0, 2), temperature=0.8, top_k=1)
