@@ -49,7 +49,8 @@ class TextRewardModel:
         Args:
             source: a local directory or a hub id.
             device: where it computes.
-            batch: texts of one forward pass; a small model on a CPU makes one on each core.
+            batch: texts of one forward pass; a small model on a CPU makes as many passes at once as
+                torch has threads.
             bf16: compute in bfloat16 (autocast). Scores then carry 2 to 3 digits.
             max_tokens: of prompt and completion together; beyond it the beginning is cut off, for
                 the score stands on the last token. None: what the model's positions allow.

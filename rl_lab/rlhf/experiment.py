@@ -113,7 +113,7 @@ class Work:
         if stage.recipe_file.exists():
             self._look_at_inputs(number, name, stage)
             if stage.status["state"] == "finished":
-                _drop_checkpoints(stage)  # it may have been killed before it did
+                self._tidy(name, stage, replace=False)  # it may have been killed before it was
                 self.log.event(number, "stage", f"{name}: finished before")
                 return
         elif shared and stage_cache.take(name, self.inputs[name], stage):
@@ -132,10 +132,14 @@ class Work:
             Run.create(name, recipe, [], seed, threads, parent=self.run.path)
         self.log.event(number, "stage", f"{name}: started")
         _run_stage(name, stage, self.run, self.recipe, self.device, self.stop)
+        self._tidy(name, stage, replace=self.fresh)
+        self.log.event(number, "stage", f"{name}: finished")
+
+    def _tidy(self, name: str, stage: Run, replace: bool) -> None:
+        """Drop what a finished stage has no more use for, and keep it for other experiments."""
         _drop_checkpoints(stage)
         if self.of_one_piece:
-            stage_cache.keep(name, self.inputs[name], stage, self.fresh)
-        self.log.event(number, "stage", f"{name}: finished")
+            stage_cache.keep(name, self.inputs[name], stage, replace)
 
     def _look_at_inputs(self, number: int, name: str, stage: Run) -> None:
         """Say where a stage was begun under other circumstances.

@@ -55,10 +55,15 @@ class Policy(nn.Module):
         """Where the language model is."""
         return self.model.device
 
-    @property
-    def workers(self) -> int:
-        """How many micro-batches pay side by side."""
-        return workers(self)
+    def workers_beside(self, reference: "Reference | None" = None) -> int:
+        """How many micro-batches pay side by side.
+
+        Args:
+            reference: what is asked with each, if anything. One model that is both, its adapters
+                switched on and off, cannot be both at a time.
+        """
+        both = reference is not None and reference.own_model is None
+        return 1 if both else workers(self)
 
     def precision(self) -> contextlib.AbstractContextManager[None]:
         """Compute in bfloat16 inside this context, if that was asked for."""

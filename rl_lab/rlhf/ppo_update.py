@@ -1,6 +1,5 @@
 """One PPO update: epochs of minibatches over a rollout, each minibatch one optimiser step."""
 
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -8,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from reward_models.side_by_side import side_by_side
+from reward_models.side_by_side import cut, side_by_side
 from rl_lab.rlhf import ppo_math
 from rl_lab.rlhf.distributions import Sampling, log_distribution
 from rl_lab.rlhf.memory import Memory
@@ -18,6 +17,8 @@ from rl_lab.rlhf.ppo_recipe import PPO
 from rl_lab.rlhf.rollout import Rollout, SamplerMismatchError
 from rl_lab.rlhf.sampling import Responses
 
+Gradients = Sequence[Tensor | None]
+"""Of each trained parameter."""
 Sums = dict[str, float]
 """Numbers summed over tokens, by name."""
 MixLoss = Callable[[Policy, int], Tensor]
@@ -66,12 +67,11 @@ def optimize(  # noqa: PLR0915 -- an update reads top to bottom
         UserError: memory does not suffice for one response.
     """
     responses, trained = rollout.responses, list(policy.trained_tensors().values())
-    # One model that is both, its adapters switched on and off, cannot be both at a time.
     asks_reference = ppo.kl.place == "loss" and ppo.kl.estimator == "exact"
-    at_once = 1 if asks_reference and reference.own_model is None else policy.workers
+    workers = policy.workers_beside(reference if asks_reference else None)
     policy.critic.learns_trunk = not (critic_only or ppo.critic.head_only)
 
-    def of_some(number: int, tokens: int, part: Tensor) -> tuple[list[Tensor | None], Sums]:
+    def of_some(number: int, tokens: int, alone: bool, part: Tensor) -> tuple[Gradients, Sums]:
         """Some rows' share of the gradient of a minibatch of so many tokens, and their sums."""
         some = responses.select(part)
         mask, length = some.mask, some.tokens.shape[1]
@@ -100,13 +100,17 @@ def optimize(  # noqa: PLR0915 -- an update reads top to bottom
                                   sampling)  # fmt: skip
                 loss = loss + kl_coefficient * torch.where(mask, kl, 0).sum() / tokens
         _check(loss, "loss")
-        gradients = torch.autograd.grad(loss, trained, allow_unused=True)
+        gradients: Gradients = ()
+        if alone:
+            loss.backward()  # adds it at once, where another would be in the way
+        else:
+            gradients = torch.autograd.grad(loss, trained, allow_unused=True)
 
         with torch.no_grad():
             if number == 0:
                 _assert_first_ratio(evaluated.log_probs, old, mask, policy.tolerance)
             k3 = ppo_math.kl_estimate(old, evaluated.log_probs, "k3")
-            return list(gradients), {
+            return gradients, {
                 "train/approx_kl": torch.where(mask, k3, 0).sum().item(),
                 "train/policy_loss": loss_policy.item() * tokens,
                 "train/value_loss": loss_value.item() * tokens,
@@ -121,9 +125,12 @@ def optimize(  # noqa: PLR0915 -- an update reads top to bottom
         optimizer.zero_grad()
         # Responses of like length share a micro-batch: less padding, the same sums.
         by_length = rows[responses.mask[rows].sum(1).argsort(stable=True)]
-        parts = by_length.split(math.ceil(micro_batch / at_once))
-        for gradients, of_part in side_by_side(partial(of_some, number, tokens), parts, at_once):
-            add_gradients(gradients, trained)
+        parts, at_once = cut(by_length, micro_batch, workers)
+        of_these = partial(of_some, number, tokens, at_once == 1)
+        for gradients, of_part in side_by_side(of_these, parts, at_once):
+            if gradients:
+                add_gradients(gradients, trained)
+            del gradients  # or they would stand beside the next
             drift += of_part["train/approx_kl"] / tokens
             for name, value in of_part.items():
                 sums[name] += value

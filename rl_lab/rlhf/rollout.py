@@ -1,6 +1,5 @@
 """A rollout: responses sampled from the policy, scored, and compared with the reference."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -8,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from reward_models.side_by_side import side_by_side
+from reward_models.side_by_side import cut, side_by_side
 from rl_lab.phases import PhaseClock
 from rl_lab.rlhf import ppo_math
 from rl_lab.rlhf.distributions import Sampling, compare
@@ -115,8 +114,6 @@ def collect(
         scored = rewards(prompts, completions, tokens)
 
         shape = responses.tokens.shape
-        # One model that is both, its adapters switched on and off, cannot be both at a time.
-        at_once = 1 if reference.own_model is None else policy.workers
         log_probs, reference_log_probs, exact_kl, entropy = (
             torch.zeros(shape, device=responses.tokens.device) for _ in range(4)
         )
@@ -145,7 +142,7 @@ def collect(
             critic_states = None
             # Responses of like length share a micro-batch: less padding.
             by_length = responses.mask.sum(1).argsort(stable=True)
-            parts = by_length.split(math.ceil(micro_batch / at_once))
+            parts, at_once = cut(by_length, micro_batch, policy.workers_beside(reference))
             for rows, states in zip(parts, side_by_side(of_some, parts, at_once), strict=True):
                 if states is not None:
                     if critic_states is None:

@@ -1,6 +1,5 @@
 """Sampling responses from a language model."""
 
-import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from reward_models.side_by_side import side_by_side, workers
+from reward_models.side_by_side import cut, side_by_side, workers
 from rl_lab.rlhf.decode_cache import can_leave, decode_cache
 from rl_lab.rlhf.distributions import Sampling, log_distribution, truncation
 from rl_lab.rlhf.not_finite import NotFiniteError
@@ -149,14 +148,13 @@ def sample(
     """
     ids, prompt_mask = (tensor.to(model.device) for tensor in left_pad(prompts, pad_id))
     chances = Chances(len(ids), generator)
-    pieces = workers(model)
-    size = math.ceil((at_once or len(ids)) / pieces)
-    parts = torch.arange(len(ids), device=ids.device).split(size)
+    rows = torch.arange(len(ids), device=ids.device)
+    parts, together = cut(rows, at_once or len(ids), workers(model))
 
     def responses_of(rows: Tensor) -> Responses:
         return _sample(model, ids[rows], prompt_mask[rows], sampling, pad_id, chances, rows)
 
-    found = list(side_by_side(responses_of, parts, pieces))
+    found = list(side_by_side(responses_of, parts, together))
     return Responses.joined(found, pad_id) if len(found) > 1 else found[0]
 
 

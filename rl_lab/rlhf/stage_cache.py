@@ -26,12 +26,19 @@ def take(name: str, inputs: str, stage: Run) -> bool:
     return True
 
 
-def keep(name: str, inputs: str, stage: Run, fresh: bool) -> None:
-    """Put a finished stage into the cache, unless it is there; without room for it, do without."""
+def keep(name: str, inputs: str, stage: Run, replace: bool) -> None:
+    """Put a finished stage into the cache; without room for it, do without.
+
+    Args:
+        name: of the stage.
+        inputs: their hash.
+        stage: finished.
+        replace: whether it takes the place of one that is there.
+    """
     cached = _cached(name, inputs)
     with contextlib.suppress(OSError):
         cached.parent.mkdir(parents=True, exist_ok=True)
-        if fresh and cached.exists():
+        if replace and cached.exists():
             shutil.rmtree(cached)
         if not cached.exists():
             _copy(stage.path, cached)

@@ -5,11 +5,18 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    RecurrentGemmaConfig,
+    RecurrentGemmaForCausalLM,
+)
 
 from reward_models import side_by_side as module
-from reward_models.side_by_side import side_by_side, workers
+from reward_models.side_by_side import cut, side_by_side, workers
 
 
 @pytest.fixture(autouse=True)
@@ -83,3 +90,32 @@ def test_a_model_that_changes_in_its_forward_pass_is_asked_one_thing_at_a_time(
         num_attention_heads=2, rope_parameters=rope,
     )  # fmt: skip
     assert workers(LlamaForCausalLM(config)) == many
+
+
+def test_a_model_that_keeps_its_states_in_itself_is_asked_one_thing_at_a_time() -> None:
+    config = RecurrentGemmaConfig(
+        vocab_size=16, hidden_size=8, intermediate_size=8, num_hidden_layers=1,
+        num_attention_heads=2, lru_width=8,
+    )  # fmt: skip
+    assert workers(RecurrentGemmaForCausalLM(config)) == 1
+    assert workers(nn.ModuleList([nn.Linear(4, 4), RecurrentGemmaForCausalLM(config)])) == 1
+
+
+@given(st.integers(1, 40), st.integers(1, 50), st.integers(1, 6))
+def test_pieces_at_work_together_hold_no_more_rows_than_fit(
+    count: int, size: int, many: int
+) -> None:
+    pieces, at_once = cut(torch.arange(count), size, many)
+    assert torch.cat(pieces).tolist() == list(range(count))
+    assert 1 <= at_once <= many
+    lengths = sorted((len(piece) for piece in pieces), reverse=True)
+    assert sum(lengths[:at_once]) <= size
+    assert len(pieces) >= min(many, count, size)  # as many as are wanted, where there are rows
+
+
+def test_results_do_not_pile_up_before_a_caller_who_is_slower() -> None:
+    begun: list[int] = []
+    results = side_by_side(lambda piece: begun.append(piece) or piece, range(30), 3)
+    for taken, result in enumerate(results, start=1):
+        assert result == taken - 1
+        assert len(begun) <= taken + 3

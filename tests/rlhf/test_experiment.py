@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,8 +107,9 @@ def states(run: Run) -> dict[str, str]:
 
 
 def test_from_data_to_evaluation_and_again_from_the_cache(
-    lab: Lab, folder: Path, runs_directory: Path
+    lab: Lab, folder: Path, runs_directory: Path, tmp_path: Path
 ) -> None:
+    cache = tmp_path / "cache" / "stages"
     done = lab("train", "mine.yaml", "--name", "first", cwd=folder)
     assert done.returncode == 0, done.stderr
     run = Run(runs_directory / "first")
@@ -134,10 +136,14 @@ def test_from_data_to_evaluation_and_again_from_the_cache(
     assert lab("evaluate", "third").returncode == 0  # nothing was run, all of it is there
     leftover = second.path / "ppo" / "checkpoints" / "000000000002"
     leftover.mkdir(parents=True)  # as of one that was killed when its stage had just finished
+    cached = {path for path in cache.iterdir() if path.name.startswith("ppo-")}
+    for path in cached:
+        shutil.rmtree(path)
     second.update_status(state="stopped")
     resumed = lab("train", "--resume", "second", cwd=folder)
     assert resumed.returncode == 0, resumed.stderr
     assert not leftover.parent.exists()
+    assert len(cached) == 2 and len(cached & set(cache.iterdir())) == 1  # the second's is back
     assert lab("report", "second").returncode == 0
     shown = lab("runs")
     assert "first" in shown.stdout

@@ -1,5 +1,6 @@
 """Out of memory: less at once, the same result."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,42 @@ def test_it_goes_on_with_what_fits(tiny: Tiny, tmp_path: Path, error: BaseExcept
         "out of memory with 8 responses computed at once; from now on it is 4",
         "out of memory with 4 responses computed at once; from now on it is 2",
     ]
+
+
+def test_threads_together_take_no_more_than_fits(tiny: Tiny, tmp_path: Path) -> None:
+    small, lock = Small(tmp_path), threading.Lock()
+    inside = 0
+
+    def policy_of_two(ppo: PPO) -> Policy:
+        policy = Tiny.policy(small, ppo)
+
+        def enter(_: Any, __: Any, inputs: dict[str, Any]) -> None:
+            nonlocal inside
+            with lock:
+                inside += len(inputs["input_ids"])
+                too_many = inside > 2
+            if too_many:
+                leave(None, (), inputs, None)
+                raise small.error
+
+        def leave(_: Any, __: Any, inputs: dict[str, Any], ___: Any) -> None:
+            nonlocal inside
+            with lock:
+                inside -= len(inputs["input_ids"])
+
+        policy.model.register_forward_pre_hook(enter, with_kwargs=True)
+        policy.model.register_forward_hook(leave, with_kwargs=True)
+        return policy
+
+    small.policy = policy_of_two  # type: ignore[method-assign]
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        _, run, _ = small.train(small.settings(micro_batch=8, updates=1), "small")
+    finally:
+        torch.set_num_threads(before)
+    _, fitting, _ = tiny.train(tiny.settings(micro_batch=2, updates=1), "fitting")
+    torch.testing.assert_close(policy_of(run), policy_of(fitting), atol=2e-5, rtol=0)
 
 
 def test_a_minibatch_begins_again_where_half_of_its_gradient_was_there(

@@ -1,5 +1,8 @@
 """Sampling: what is drawn follows the distribution that training is told it was drawn from."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from hypothesis import given
@@ -7,7 +10,7 @@ from hypothesis import strategies as st
 
 from rl_lab.rlhf import sampling as sampling_module
 from rl_lab.rlhf.distributions import Sampling
-from rl_lab.rlhf.sampling import Responses, draw, left_pad, sample
+from rl_lab.rlhf.sampling import Chances, Responses, draw, left_pad, sample
 from rl_lab.rlhf.tiny import tiny_model, tiny_tokenizer
 
 
@@ -72,6 +75,20 @@ def test_the_output_layer_is_given_states_without_gaps() -> None:
     sample(model, [[2, 4, 5]] * 3, Sampling(2, (1,), (0, 2)), 0, torch.Generator())
     assert given_states[0].shape[:2] == (3, 1)
     assert all(states.is_contiguous() for states in given_states)
+
+
+def test_numbers_are_those_of_their_step_in_whatever_order_they_are_asked_for() -> None:
+    rows = torch.arange(5)
+    alone = Chances(5, torch.Generator().manual_seed(0))
+    wanted = [alone.at(step, rows) for step in range(200)]
+    together, all_there = Chances(5, torch.Generator().manual_seed(0)), threading.Barrier(8)
+
+    def ask(_: int) -> bool:
+        all_there.wait()
+        return all(torch.equal(together.at(step, rows), wanted[step]) for step in range(200))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(ask, range(8)))
 
 
 def test_sampled_log_probabilities_are_those_of_truncated_sampling() -> None:

@@ -2,18 +2,19 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
 import torch
 from pydantic import ValidationError
 
+from reward_models.side_by_side import side_by_side
 from rl_lab import checkpoint
 from rl_lab.checkpoint import Snapshot
 from rl_lab.errors import UserError
 from rl_lab.metrics import Record
-from rl_lab.rlhf import ppo_update
+from rl_lab.rlhf import ppo_update, rollout, sampling
 from rl_lab.rlhf.distributions import Sampling
 from rl_lab.rlhf.policy import Policy
 from rl_lab.rlhf.ppo_recipe import KL, PPO
@@ -70,12 +71,13 @@ def test_micro_batches_do_not_change_the_result(tiny: Tiny) -> None:
     torch.testing.assert_close(one, other, atol=2e-5, rtol=0)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kl", [{}, {"place": "loss", "estimator": "exact"}])
 @pytest.mark.parametrize("lora", [None, {"rank": 2}])
 def test_threads_change_nothing_but_rounding_and_come_to_the_same_bits_again(
-    tiny: Tiny, lora: dict[str, int] | None
+    tiny: Tiny, lora: dict[str, int] | None, kl: dict[str, str], precision: str
 ) -> None:
-    kl = {"place": "loss", "estimator": "exact"}
-    ppo = tiny.settings(micro_batch=8, kl=kl, lora=lora)
+    ppo = tiny.settings(micro_batch=8, kl=kl, lora=lora, precision=precision, updates=2)
     before, found = torch.get_num_threads(), {}
     try:
         for name, threads in (("one", 1), ("three", 3), ("again", 3)):
@@ -84,8 +86,45 @@ def test_threads_change_nothing_but_rounding_and_come_to_the_same_bits_again(
             found[name] = trained(newest(run).tensors["policy"])
     finally:
         torch.set_num_threads(before)
-    torch.testing.assert_close(found["one"], found["three"], atol=2e-5, rtol=0)
+    if precision == "float32":
+        torch.testing.assert_close(found["one"], found["three"], atol=2e-5, rtol=0)
     assert torch.equal(found["three"], found["again"])
+
+
+def test_with_threads_each_part_of_an_update_is_done_side_by_side(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together: dict[str, tuple[int, int]] = {}
+    for module in (sampling, rollout, ppo_update):
+
+        def watched(
+            work: Any, pieces: Sequence[Any], at_once: int, name: str = module.__name__
+        ) -> Iterator[Any]:
+            together[name] = at_once, len(pieces)
+            return side_by_side(work, pieces, at_once)
+
+        monkeypatch.setattr(module, "side_by_side", watched)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        tiny.train(tiny.settings(updates=1, micro_batch=8))
+    finally:
+        torch.set_num_threads(before)
+    # What came last: a minibatch, and a look, of 8 responses each.
+    modules = (sampling, rollout, ppo_update)
+    assert together == {module.__name__: (3, 3) for module in modules}
+
+
+def test_one_thread_makes_no_second_set_of_gradients(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ppo_update, "add_gradients", None)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        tiny.train(tiny.settings(updates=1, micro_batch=2))
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_gradients_are_added_as_backward_does() -> None:
