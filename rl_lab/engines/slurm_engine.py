@@ -138,7 +138,8 @@ class _Submitted:
     def _kill_family(self) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             job = psutil.Process(int(self._submitted.job_id))
-            for process in (job, *job.children(recursive=True)):  # it first: it starts no other
+            job.suspend()  # so that it starts no other meanwhile
+            for process in (*job.children(recursive=True), job):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
 
