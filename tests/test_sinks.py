@@ -1,5 +1,6 @@
 """Sinks: each has every number when its run ends, without a network."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,10 +32,21 @@ def in_trackio(run: Run) -> list[tuple[int, float]]:
 
 def in_wandb(run: Run) -> list[tuple[int, float]]:
     """The logged pairs whose value stands in wandb's (binary) file; no public reader is left."""
-    (file,) = run.path.glob("wandb/offline-run-*/*.wandb")
-    content = file.read_bytes()
-    logged = zip(*numbers_of(read_metrics(run.metrics_file), NAME), strict=True)
+    steps, values = numbers_of(read_metrics(run.metrics_file), NAME)
+    content = content_of_wandb(run.path, *values)
+    logged = zip(steps, values, strict=True)
     return [(step, value) for step, value in logged if str(value).encode() in content]
+
+
+def content_of_wandb(directory: Path, *values: float) -> bytes:
+    """wandb's file, once it holds the values: a process of its own writes it, with a delay."""
+    (file,) = directory.glob("wandb/offline-run-*/*.wandb")
+    end = time.monotonic() + 60
+    while True:
+        content = file.read_bytes()
+        if all(str(value).encode() in content for value in values) or time.monotonic() > end:
+            return content
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("read", [in_tensorboard, in_trackio, in_wandb])
@@ -64,6 +76,5 @@ def test_a_run_that_fails_leaves_its_sinks_in_order(
         for sink in sinks:
             sink(7, {NAME: 21.5})
         raise ValueError("ours to print")
-    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    assert b"21.5" in file.read_bytes()
+    assert b"21.5" in content_of_wandb(tmp_path, 21.5)
     assert "Traceback" not in "".join(capfd.readouterr())
