@@ -269,7 +269,7 @@ def test_stages_that_ran_before_are_still_found() -> None:
         "reward": "13d24be77c20ace0",
         "judges": "07512c6b673aa3f8",
         "ppo": "772a1561641a16da",
-        "evaluate": "5c71140df4cadff6",
+        "evaluate": "62d661a98629cd32",
     }
 
 
