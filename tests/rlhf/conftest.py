@@ -25,6 +25,17 @@ from rl_lab.run import Run
 from rl_lab.signals import StopRequest
 
 
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Torch with so many threads, inside the context."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 class Named(Section):
     """The least a run directory needs."""
 

@@ -19,7 +19,7 @@ from rl_lab.rlhf.ppo_recipe import PPO
 from rl_lab.rlhf.sampling import sample
 from rl_lab.rlhf.tiny import tiny_model, tiny_tokenizer
 from rl_lab.run import Run
-from tests.rlhf.conftest import Tiny
+from tests.rlhf.conftest import Tiny, torch_threads
 from tests.rlhf.interruptions import Killed, events, kill_after_snapshot, timeless
 from tests.rlhf.test_train_ppo import newest, trained
 
@@ -97,12 +97,8 @@ def test_threads_together_take_no_more_than_fits(tiny: Tiny, tmp_path: Path) -> 
         return policy
 
     small.policy = policy_of_two  # type: ignore[method-assign]
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    try:
+    with torch_threads(4):
         _, run, _ = small.train(small.settings(micro_batch=8, updates=1), "small")
-    finally:
-        torch.set_num_threads(before)
     _, fitting, _ = tiny.train(tiny.settings(micro_batch=2, updates=1), "fitting")
     torch.testing.assert_close(policy_of(run), policy_of(fitting), atol=2e-5, rtol=0)
 

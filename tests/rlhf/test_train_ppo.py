@@ -20,7 +20,7 @@ from rl_lab.rlhf.policy import Policy
 from rl_lab.rlhf.ppo_recipe import KL, PPO
 from rl_lab.rlhf.rewards import Rewards, Term
 from rl_lab.run import Run
-from tests.rlhf.conftest import Tiny
+from tests.rlhf.conftest import Tiny, torch_threads
 
 
 def weights(policy: Policy) -> torch.Tensor:
@@ -78,14 +78,11 @@ def test_threads_change_nothing_but_rounding_and_come_to_the_same_bits_again(
     tiny: Tiny, lora: dict[str, int] | None, kl: dict[str, str], precision: str
 ) -> None:
     ppo = tiny.settings(micro_batch=8, kl=kl, lora=lora, precision=precision, updates=2)
-    before, found = torch.get_num_threads(), {}
-    try:
-        for name, threads in (("one", 1), ("three", 3), ("again", 3)):
-            torch.set_num_threads(threads)
+    found = {}
+    for name, threads in (("one", 1), ("three", 3), ("again", 3)):
+        with torch_threads(threads):
             _, run, _ = tiny.train(ppo, name)
-            found[name] = trained(newest(run).tensors["policy"])
-    finally:
-        torch.set_num_threads(before)
+        found[name] = trained(newest(run).tensors["policy"])
     if precision == "float32":
         torch.testing.assert_close(found["one"], found["three"], atol=2e-5, rtol=0)
     assert torch.equal(found["three"], found["again"])
@@ -104,12 +101,8 @@ def test_with_threads_each_part_of_an_update_is_done_side_by_side(
             return side_by_side(work, pieces, at_once)
 
         monkeypatch.setattr(module, "side_by_side", watched)
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
+    with torch_threads(3):
         tiny.train(tiny.settings(updates=1, micro_batch=8))
-    finally:
-        torch.set_num_threads(before)
     # What came last: a minibatch, and a look, of 8 responses each.
     modules = (sampling, rollout, ppo_update)
     assert together == {module.__name__: (3, 3) for module in modules}
@@ -119,12 +112,8 @@ def test_one_thread_makes_no_second_set_of_gradients(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ppo_update, "add_gradients", None)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with torch_threads(1):
         tiny.train(tiny.settings(updates=1, micro_batch=2))
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_gradients_are_added_as_backward_does() -> None:
