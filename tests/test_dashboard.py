@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from rl_lab import vitals
+from rl_lab.commands.watch import watch
 from rl_lab.metrics import MetricLog
 from rl_lab.rl.recipe import AgentRecipe
 from rl_lab.run import Run
@@ -150,6 +152,39 @@ def test_without_a_terminal_it_is_one_plain_line_a_run(view: RunView) -> None:
     assert "30%" in output
     assert "stopped" in output
     assert "explained variance negative!" in output
+
+
+def test_a_run_that_is_gone_on_with_is_not_told_as_ended(
+    view: RunView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(screens_follow, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(screens_follow, "LOOKS_PER_SECOND", 1000)
+    console, looks = Console(file=io.StringIO(), width=80), iter(range(9))
+
+    def more() -> bool:
+        look = next(looks)
+        if look == 4:
+            view.run.update_status(state="finished", reason=None, step=100_000)
+        return look < 8
+
+    follow([view], more, console)
+    output = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "stopped" not in output
+    assert output.count("finished") == 1
+
+
+def test_who_shows_what_is_trained_stays_as_long_as_the_trainer(
+    view: RunView, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {}
+
+    def followed(views: list[RunView], more: Callable[[], bool]) -> None:
+        asked[str(views[0].live)] = more()
+
+    monkeypatch.setattr("rl_lab.commands.watch.follow", followed)
+    for trainer, stays in ((None, False), (os.getppid(), True), (os.getppid() + 1, False)):
+        watch(str(view.run.path), trainer=trainer)
+        assert asked == {"False": stays}
 
 
 def test_no_color_is_honoured(view: RunView, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -202,7 +202,7 @@ def _watcher(run: Run) -> Iterator[None]:
     sys.stderr.flush()
     saved = {number: os.dup(number) for number in (1, 2) if os.isatty(number)}
     # A session of its own keeps the terminal's Ctrl-C from it: it shows the run to its end.
-    command = [*LAB, "watch", str(run.path)]
+    command = [*LAB, "watch", str(run.path), f"--trainer={os.getpid()}"]
     watcher = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
     try:
         console = run.path / "console.log"

@@ -1,5 +1,10 @@
 """`rl-lab watch`: the dashboard, for runs started anywhere."""
 
+import os
+from typing import Annotated
+
+from cyclopts import Parameter
+
 from rl_lab.errors import UserError
 from rl_lab.experiment_view import view_of
 from rl_lab.run import Run, all_runs, runs_directory
@@ -7,7 +12,7 @@ from rl_lab.screens.follow import follow
 from rl_lab.signals import StopRequest
 
 
-def watch(*runs: str) -> int:
+def watch(*runs: str, trainer: Annotated[int | None, Parameter(show=False)] = None) -> int:
     """Show runs live: progress, returns or rewards, vitals, where the time goes, events.
 
     Of a language experiment the stage at work is shown; name EXPERIMENT/ppo for a certain one.
@@ -17,6 +22,9 @@ def watch(*runs: str) -> int:
     ----------
     runs
         Names or directories; if none is given, those that are running, or else the newest.
+    trainer
+        Number of the process that started this one to show what it trains. While it lives there is
+        more to come, also where a run that it goes on with still says that it has stopped.
     """
     chosen = [Run.open(name) for name in runs]
     if not chosen:
@@ -30,7 +38,8 @@ def watch(*runs: str) -> int:
         views = [view_of(run) for run in chosen]
 
         def more() -> bool:
-            return stop.signal is None and any(view.live for view in views)
+            training = trainer is not None and os.getppid() == trainer
+            return stop.signal is None and (training or any(view.live for view in views))
 
         follow(views, more)
     return 0

@@ -70,6 +70,7 @@ def _follow_live(
 
 def _follow_plainly(views: Sequence[View], more: Callable[[], bool], console: Console) -> None:
     printed: dict[Path, str] = {}
+    at_first = {view.run.path: view.run.status for view in views}
     next_lines = time.monotonic() + SECONDS_BETWEEN_LINES
     while True:
         going_on = more()
@@ -77,7 +78,9 @@ def _follow_plainly(views: Sequence[View], more: Callable[[], bool], console: Co
             next_lines = time.monotonic() + SECONDS_BETWEEN_LINES
             for view in views:
                 view.refresh()
-                waiting = view.state == "created" and going_on
+                # What had ended when this began may be about to go on.
+                same = not view.live and view.run.status == at_first.get(view.run.path)
+                waiting = going_on and (view.state == "created" or same)
                 line = plain_line(view)
                 if printed.get(view.run.path) != line and not waiting:
                     printed[view.run.path] = line
