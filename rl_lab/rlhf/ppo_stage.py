@@ -27,6 +27,7 @@ from rl_lab.rlhf.ppo_recipe import PPO, Lora, SamplingSection
 from rl_lab.rlhf.ppo_update import MixLoss
 from rl_lab.rlhf.prompts import Prompt, read_prompts
 from rl_lab.rlhf.reward_critic import critic_of_reward
+from rl_lab.rlhf.snapshots import Snapshots
 from rl_lab.rlhf.train_ppo import train_ppo
 from rl_lab.run import Run
 from rl_lab.seeding import stream
@@ -73,6 +74,10 @@ def run_ppo(
     Raises:
         UserError: the policy, its tokenizer, a reward term or the prompts cannot be used.
     """
+    # Before anything is logged: readers of the log drop what a stage wrote before it started over.
+    snapshots = Snapshots(run, log, "update", required=snapshots_required)
+    snapshot = snapshots.newest()
+
     torch.manual_seed(stream(seed, BUILD, 1)[0])
     keep_freed_memory()
     model, tokenizer = language_model.load(starting_model(ppo, pretrain), device)
@@ -97,12 +102,13 @@ def run_ppo(
         looks, terms, judges, tokenizer, sampling, run.path / "samples.jsonl",
         memory, stream(seed, LOOKS, 1)[0],
     )  # fmt: skip
-    trained = sum(parameter.numel() for parameter in policy.trained_tensors().values())
-    log.event(0, "policy", f"{trained:,} of {policy.model.num_parameters():,} weights are trained")
+    for what, part in (("policy", policy.model), ("critic", policy.critic)):
+        sizes = [(weights.numel(), weights.requires_grad) for weights in part.parameters()]
+        trained, of = (sum(n for n, learns in sizes if learns), sum(n for n, _ in sizes))
+        log.event(0, what, f"{trained:,} of {of:,} weights are trained")
     train_ppo(
-        ppo, policy, prompts, terms, tokenizer, sampling, look, run, log, stop,
+        ppo, policy, prompts, terms, tokenizer, sampling, look, snapshots, snapshot, stop,
         seed=seed, mix_loss=text_mix(ppo, data, tokenizer, seed),
-        snapshots_required=snapshots_required,
     )  # fmt: skip
     save_model(policy, tokenizer, run.path / "model")
 

@@ -46,24 +46,18 @@ def save(
 
 
 def restore(
-    of: Snapshots,
+    snapshot: Snapshot,
     policy: Policy,
     reference: Reference,
     optimizer: torch.optim.Optimizer,
     progress: "Progress",
     memory: Memory,
 ) -> Reference:
-    """Go on from the newest whole snapshot; where there is none, change nothing.
+    """Make everything what it was when a snapshot was taken.
 
     Returns:
         The reference in use: the one given, or what it had been refreshed to.
-
-    Raises:
-        UserError: there are snapshots, but none is whole.
     """
-    snapshot = of.newest()
-    if snapshot is None:
-        return reference
     _put(policy, snapshot)
     optimizer.load_state_dict(
         checkpoint.unflatten(snapshot.tensors["optimizer"], snapshot.state["optimizer"])
@@ -77,8 +71,6 @@ def restore(
     progress.moments, progress.best = RunningMoments(**saved["moments"]), saved["best"]
     progress.forgiven, progress.rate = saved["forgiven"], saved["rate"]
     memory.restore(snapshot.state["memory"])
-    # A best beyond the snapshot is to come again.
-    checkpoint.prune(of.run.best, range(progress.update + 1))
     return reference
 
 

@@ -18,8 +18,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from rl_lab import checkpoint, language_vitals
+from rl_lab.checkpoint import Snapshot
 from rl_lab.health import Alerts
-from rl_lab.metrics import MetricLog
 from rl_lab.phases import PhaseClock
 from rl_lab.rlhf import not_finite, ppo_math, ppo_state
 from rl_lab.rlhf.distributions import Sampling
@@ -34,7 +34,6 @@ from rl_lab.rlhf.prompts import Prompt, batch_of
 from rl_lab.rlhf.rewards import Rewards, RunningMoments
 from rl_lab.rlhf.rollout import Rollout, collect
 from rl_lab.rlhf.snapshots import Snapshots
-from rl_lab.run import Run
 from rl_lab.seeding import stream
 from rl_lab.signals import StopRequest
 
@@ -68,13 +67,12 @@ def train_ppo(  # noqa: PLR0915 -- a run reads top to bottom
     tokenizer: PreTrainedTokenizerBase,
     sampling: Sampling,
     look: Look,
-    run: Run,
-    log: MetricLog,
+    snapshots: Snapshots,
+    snapshot: Snapshot | None,
     stop: StopRequest,
     *,
     seed: int,
     mix_loss: Callable[[int], MixLoss] | None = None,
-    snapshots_required: bool = True,
 ) -> None:
     """Optimise a policy against rewards; the policy ends as the best look found it.
 
@@ -87,12 +85,11 @@ def train_ppo(  # noqa: PLR0915 -- a run reads top to bottom
         tokenizer: the policy's.
         sampling: how they are drawn.
         look: judges the policy on held-out prompts; training shares its `memory`.
-        run: its checkpoints are gone on from, and written.
-        log: gets a line an update.
+        snapshots: take those of this run; its log gets a line an update.
+        snapshot: the one to go on from; None: from the start.
         stop: asked before each update.
         seed: everything random follows from it.
         mix_loss: an update's number -> its language-modelling loss (PPO-ptx); None: none.
-        snapshots_required: whether a snapshot that cannot be written ends training.
 
     Raises:
         SamplerMismatchError: log-probabilities in training are not those of sampling.
@@ -101,12 +98,15 @@ def train_ppo(  # noqa: PLR0915 -- a run reads top to bottom
         UserError: memory does not suffice for one response.
         Stopped: asked to stop; the state is saved.
     """
+    run, log = snapshots.run, snapshots.log
     policy.eval()
     start = reference = policy.reference_of()
     optimizer = _optimizer(policy, ppo)
     progress, memory = Progress(coefficient=ppo.kl.coefficient), look.memory
-    snapshots = Snapshots(run, log, "update", required=snapshots_required)
-    reference = ppo_state.restore(snapshots, policy, start, optimizer, progress, memory)
+    if snapshot is not None:
+        reference = ppo_state.restore(snapshot, policy, start, optimizer, progress, memory)
+        # A best policy beyond it is to come again.
+        checkpoint.prune(run.best, range(progress.update + 1))
     run.start(ppo.updates, progress.update, progress.best)
     run.update_status(unit="updates")
     clock = PhaseClock("update")
@@ -219,7 +219,10 @@ def _roll_back(
     rate = progress.rate * ppo.health.rollback_rate
     if not checkpoint.steps(snapshots.run.checkpoints):  # none could be written
         raise error
-    reference = ppo_state.restore(snapshots, policy, start, optimizer, progress, memory)
+    snapshot = snapshots.newest()
+    assert snapshot is not None
+    reference = ppo_state.restore(snapshot, policy, start, optimizer, progress, memory)
+    checkpoint.prune(snapshots.run.best, range(progress.update + 1))
     memory.restore(fits)
     progress.forgiven, progress.rate = forgiven, rate
     snapshots.log.event(

@@ -23,6 +23,7 @@ from rl_lab.rlhf.ppo_recipe import PPO
 from rl_lab.rlhf.ppo_stage import build_policy
 from rl_lab.rlhf.prompts import Prompt
 from rl_lab.rlhf.rewards import Rewards, Term, load_members
+from rl_lab.rlhf.snapshots import Snapshots
 from rl_lab.rlhf.train_ppo import train_ppo
 from rl_lab.run import Run
 from rl_lab.signals import StopRequest
@@ -104,7 +105,7 @@ with tempfile.TemporaryDirectory() as folder:
             Memory(minibatch), given.seed,
         )  # fmt: skip
         train_ppo(
-            ppo, policy, prompts, terms, tokenizer, sampling, look, run, log, StopRequest(),
-            seed=given.seed,
+            ppo, policy, prompts, terms, tokenizer, sampling, look, Snapshots(run, log, "update"),
+            None, StopRequest(), seed=given.seed,
         )  # fmt: skip
     work.report(updates_of(Clocked.lines), policy.model.num_parameters())

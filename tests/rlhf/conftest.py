@@ -19,6 +19,7 @@ from rl_lab.rlhf.ppo_recipe import PPO
 from rl_lab.rlhf.ppo_stage import build_policy
 from rl_lab.rlhf.prompts import Prompt
 from rl_lab.rlhf.rewards import Rewards, Term
+from rl_lab.rlhf.snapshots import Snapshots
 from rl_lab.rlhf.tiny import tiny_model, tiny_tokenizer
 from rl_lab.rlhf.train_ppo import train_ppo
 from rl_lab.run import Run
@@ -104,10 +105,10 @@ class Tiny:
                 prompts * 2, self.rewards, judges or {}, self.tokenizer, self.sampling,
                 run.path / "samples.jsonl", self.memory(ppo, log), 1,
             )  # fmt: skip
+            snapshots = Snapshots(run, log, "update", required=snapshots_required)
             train_ppo(
-                ppo, policy, prompts, self.rewards, self.tokenizer, self.sampling, look, run, log,
-                stop or StopRequest(), seed=seed, mix_loss=mix_loss,
-                snapshots_required=snapshots_required,
+                ppo, policy, prompts, self.rewards, self.tokenizer, self.sampling, look, snapshots,
+                snapshots.newest(), stop or StopRequest(), seed=seed, mix_loss=mix_loss,
             )  # fmt: skip
         return policy, run, read_metrics(run.metrics_file)
 
