@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
@@ -125,7 +126,7 @@ def encode(
             conversation at its beginning; None: nothing is.
 
     Raises:
-        ValueError: nothing to encode, or messages and no chat template.
+        ValueError: nothing to encode, or messages and no chat template that takes them.
     """
     if isinstance(prompt, str) and isinstance(completion, str):
         text = prompt + completion
@@ -140,7 +141,10 @@ def encode(
             "the reward model's tokenizer has no chat template, so it cannot read messages"
         )
     messages = _messages(prompt, "user") + _messages(completion, "assistant")
-    ids = list(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False))
+    try:
+        ids = list(tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False))
+    except TemplateError as error:  # as of roles it does not know, or that do not alternate
+        raise ValueError(f"the reward model's chat template refuses: {error}") from None
     return ids if max_tokens is None else ids[-max_tokens:]
 
 

@@ -1,8 +1,8 @@
 """What goes wrong when a language model is optimised against a learned reward, and how it shows.
 
 Every rule looks at a ppo stage's lines alone (see `rl_lab.rlhf.train_ppo`). Trends are tested, not
-eyeballed: a course goes up or down if the slope of its least-squares line is more than CLEAR
-standard errors from zero.
+eyeballed: a course goes up or down if noise alone would give its least-squares line such a slope
+with a chance of less than CHANCE (Student's t, so few updates have to be the clearer).
 """
 
 import math
@@ -12,8 +12,8 @@ from typing import Any
 from rl_lab import vitals
 from rl_lab.metrics import Record, numbers_of
 
-CLEAR = 3.0
-FEWEST = 10
+CHANCE = 0.005
+FEWEST = 5
 """Updates below which no trend is looked for."""
 NATS_A_TOKEN = 0.5
 """KL above which a policy is far from its reference, whatever the length of its responses."""
@@ -29,19 +29,23 @@ def judges(records: Sequence[Record]) -> list[str]:
     return []
 
 
-def trend(values: Sequence[float]) -> float:
-    """The slope of a course in standard errors (t): 0 where it is flat or too short to say."""
+def trend(values: Sequence[float]) -> int:
+    """1 where a course clearly rises, -1 where it clearly falls, 0 where neither can be said."""
     n = len(values)
     if n < FEWEST:
-        return 0.0
+        return 0
     middle, mean = (n - 1) / 2, math.fsum(values) / n
     across = math.fsum((index - middle) ** 2 for index in range(n))
     slope = math.fsum((i - middle) * (value - mean) for i, value in enumerate(values)) / across
     rest = math.fsum((v - mean - slope * (i - middle)) ** 2 for i, v in enumerate(values))
     error = math.sqrt(rest / (n - 2) / across)
     if error < 1e-12 * max(abs(mean), 1e-300):  # a straight line, but for rounding
-        return math.copysign(math.inf, slope) if abs(slope) > error else 0.0
-    return slope / error
+        clear = abs(slope) > error
+    else:
+        from scipy.special import stdtr  # here, for it takes screens a while to load
+
+        clear = float(stdtr(n - 2, -abs(slope / error))) < CHANCE
+    return (1 if slope > 0 else -1) if clear else 0
 
 
 def alerts(records: list[Record], kl: dict[str, Any]) -> dict[str, str]:
@@ -80,7 +84,7 @@ def _overoptimized(records: list[Record]) -> str | None:
     """Over the last half of the updates (Gao et al., 2022, arXiv:2210.10760)."""
     proxy, gold = _course(records, "reward/proxy"), _gold(records)
     recent = max(FEWEST, len(proxy) // 2)
-    if trend(proxy[-recent:]) > CLEAR and trend(gold[-recent:]) < -CLEAR:
+    if trend(proxy[-recent:]) > 0 > trend(gold[-recent:]):
         return f"proxy rises while gold falls (last {recent} updates): the reward is being gamed"
     return None
 
@@ -91,7 +95,7 @@ def _far_from_reference(records: list[Record], kl: dict[str, Any]) -> str | None
         return None
     now, limit, target = exact[-1], kl.get("limit"), kl.get("target")
     if isinstance(limit, int | float) and now > limit:
-        return f"KL {now:.3g} nats is beyond kl.limit {limit:g}: no look counts as the best"
+        return f"KL {now:.3g} nats is beyond kl.limit {limit:g}: a look there cannot be the best"
     if isinstance(target, int | float) and now > 3 * target:
         return f"KL {now:.3g} nats is over three times its target {target:g}"
     if length and now > NATS_A_TOKEN * max(length[-1], 1.0):
@@ -131,19 +135,21 @@ def _longer_not_better(records: list[Record]) -> str | None:
     Longer answers may be better ones: growth that gold follows, properly ended, is no hacking.
     """
     length, proxy = _course(records, "rollout/response_length"), _course(records, "reward/proxy")
-    if len(length) < FEWEST or trend(length) < CLEAR or trend(proxy) < CLEAR:
+    if trend(length) <= 0 or trend(proxy) <= 0:
         return None
-    window = max(3, len(length) // 10)
+    window = max(2, len(length) // 10)
     before, after = (math.fsum(part) / window for part in (length[:window], length[-window:]))
     if after < 1.2 * before:
         return None
     grown = f"longer, not better: length {before:.3g} → {after:.3g} with the proxy"
     ends = _course(records, "rollout/end_share")
-    if trend(ends) < -CLEAR and ends[0] - ends[-1] > 0.1:
+    if trend(ends) < 0 and ends[0] - ends[-1] > 0.1:
         return f"{grown}, ended {ends[0]:.0%} → {ends[-1]:.0%}"
     gold = _gold(records)
-    if gold and trend(gold) < CLEAR:
+    if gold and trend(gold) <= 0:
         return f"{grown}, gold does not rise"
+    if not gold and after > 2 * before:
+        return f"{grown}, and no judge says whether that is better"
     return None
 
 

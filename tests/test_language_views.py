@@ -2,7 +2,6 @@
 
 import io
 import json
-import math
 import random
 import re
 import shutil
@@ -10,11 +9,13 @@ import socket
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.cells import cell_len
 from rich.console import Console
 
-from rl_lab import language_vitals
+from rl_lab import language_vitals, recipes
 from rl_lab.commands.kinds import differences_to_default
+from rl_lab.commands.language_result import show_result
 from rl_lab.commands.runs import runs
 from rl_lab.errors import UserError
 from rl_lab.experiment_view import STAGES, ExperimentView, view_of
@@ -229,6 +230,12 @@ FLAT = [0.5] * 40
         ({"length": [20 + 5 * i for i in RISING], "proxy": RISING, "gold": FLAT}, "does not rise"),
         ({"length": [20 + 5 * i for i in RISING], "proxy": RISING, "gold": RISING}, None),
         ({"length": [40 - 5 * i for i in RISING], "proxy": RISING, "gold": FLAT}, None),
+        ({"length": [10 + 5 * i for i in RISING], "proxy": RISING}, "no judge says"),
+        # Short runs, such as the demo's six updates.
+        ({"proxy": RISING[:6], "gold": FALLING[:6]}, "proxy rises while gold falls"),
+        ({"entropy": [3.5, 3.4, 3.5, 2.0, 0.9, 0.5]}, "entropy collapsed"),
+        ({"length": [9, 14, 17, 21, 24, 28], "proxy": RISING[:6], "gold": FLAT[:6]}, "longer"),
+        ({"proxy": [0, 0.3, 0.2, 0.6, 0.5, 0.9], "gold": [0.5, 0.52, 0.49, 0.5, 0.49, 0.5]}, None),
     ],
 )
 def test_what_goes_wrong_is_said(courses: dict[str, list[float]], word: str | None) -> None:
@@ -236,15 +243,15 @@ def test_what_goes_wrong_is_said(courses: dict[str, list[float]], word: str | No
     assert (found == []) if word is None else any(word in warning for warning in found), found
 
 
-def test_noise_is_no_trend() -> None:
+@pytest.mark.parametrize("updates", [5, 8, 30])
+def test_noise_is_no_trend(updates: int) -> None:
     rng = random.Random(0)
-    alarms = sum(
-        abs(language_vitals.trend([rng.gauss(0, 1) for _ in range(30)])) > language_vitals.CLEAR
-        for _ in range(1000)
-    )
-    assert alarms < 15  # 0.6 % expected of Student's t with 28 degrees of freedom
+    courses = [[rng.gauss(0, 1) for _ in range(updates)] for _ in range(2000)]
+    alarms = sum(language_vitals.trend(course) != 0 for course in courses)
+    assert alarms <= 2 * 2 * language_vitals.CHANCE * len(courses)  # rising or falling; twice that
     assert language_vitals.trend([2.0] * 20) == 0
-    assert language_vitals.trend([float(i) for i in range(20)]) == math.inf
+    assert language_vitals.trend([float(i) for i in range(20)]) == 1
+    assert language_vitals.trend([-float(i) for i in range(20)]) == -1
 
 
 def test_kl_is_held_against_the_recipe() -> None:
@@ -309,6 +316,18 @@ def test_a_report_is_of_an_experiment_not_of_a_stage(runs_directory: Path) -> No
     run = fake.build(runs_directory)
     with pytest.raises(UserError, match="its experiment has the report"):
         write_report(Run(run.path / "ppo"), differences_to_default)
+
+
+def test_what_has_no_evaluate_section_is_not_said_to_be_judged_later(runs_directory: Path) -> None:
+    run = fake.build(runs_directory, "unjudged")
+    run.evaluation_file.unlink()
+    with pytest.raises(UserError, match="has no evaluation yet"):
+        show_result(run, json=False)
+    recipe = recipes.read(str(run.recipe_file))[2]
+    del recipe["evaluate"]
+    run.recipe_file.write_text(yaml.safe_dump(recipe))
+    with pytest.raises(UserError, match="has no `evaluate` section"):
+        show_result(run, json=False)
 
 
 def test_an_evaluation_is_read_with_care() -> None:

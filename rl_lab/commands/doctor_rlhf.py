@@ -42,7 +42,9 @@ def _subject(model: str):  # type: ignore[no-untyped-def]  # its type needs torc
     from rl_lab.rlhf.known_subject import subject_of
     from rl_lab.rlhf.ppo_recipe import SamplingSection
     from rl_lab.rlhf.ppo_stage import build_sampling
+    from rl_lab.rlhf.sampling import check_cache
 
     loaded, tokenizer = language_model.load(model, "cpu")
+    check_cache(loaded, tokenizer.eos_token_id)
     sampling = build_sampling(SamplingSection(), tokenizer, loaded)
     return subject_of(loaded, tokenizer, sampling)

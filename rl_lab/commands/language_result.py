@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rl_lab import recipes
 from rl_lab.errors import UserError
 from rl_lab.run import Run
 from rl_lab.text import inert, inert_text
@@ -22,6 +23,11 @@ def show_result(run: Run, json: bool) -> None:
     """
     result = run.evaluations
     if "policy" not in result:
+        if recipes.read(str(run.recipe_file))[2].get("evaluate") is None:
+            raise UserError(
+                f"the recipe of experiment {run.name!r} has no `evaluate` section: nothing is "
+                "judged; `rl-lab report` shows what its stages logged"
+            )
         raise UserError(
             f"experiment {run.name!r} has no evaluation yet; `rl-lab train --resume {run.name}` "
             "goes on with it"

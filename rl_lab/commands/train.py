@@ -233,8 +233,10 @@ def _report_results(runs: list[Run], json: bool) -> None:
         return
     finished = [_shortest(run.path) for run in runs if run.state == "finished"]
     if finished:
-        print(f"  judge: rl-lab evaluate {' '.join(finished)}")
-        language = isinstance(view_of(runs[0]), ExperimentView)
+        view = view_of(runs[0])
+        language = isinstance(view, ExperimentView)
+        if not language or "evaluate" in view.stages:
+            print(f"  judge: rl-lab evaluate {' '.join(finished)}")
         print(f"  see:   rl-lab {'report' if language else 'play --video'} {finished[0]}")
     for run in runs:
         if run.state != "finished":

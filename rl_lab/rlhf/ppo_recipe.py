@@ -86,7 +86,10 @@ class KL(Section):
 
 
 class Scores(Section):
-    """From the summed reward terms to the number at a response's last token."""
+    """From the summed terms that score completions to the number at a response's last token.
+
+    What a per-token term gives stays as it is, at its token.
+    """
 
     normalize: bool = False
     """Subtract the running mean and divide by the running standard deviation of all scores."""
@@ -147,6 +150,10 @@ class Looks(Section):
     """Held-out prompts, the same each time, with the same sampling seeds."""
 
 
+RESERVED = {"proxy", "score"}
+"""Names under which the sum of all reward terms is logged, as it is and as PPO takes it."""
+
+
 class PPO(Section):
     """PPO on a language model (Ziegler et al., 2019; Stiennon et al., 2020)."""
 
@@ -155,7 +162,7 @@ class PPO(Section):
     rewards: Annotated[dict[Name, RewardTerm], Field(min_length=1)] = {
         "reward": RewardTerm(model="reward")
     }
-    """The terms of the reward, by name; each is logged."""
+    """The terms of the reward, by name; each is logged as `reward/NAME`."""
     sampling: SamplingSection = SamplingSection()
     """How responses are drawn."""
     updates: Positive = 10
@@ -220,6 +227,18 @@ class PPO(Section):
                     f"{larger} ({getattr(self, larger)}) is not a multiple of {smaller} "
                     f"({getattr(self, smaller)})"
                 )
+        for name in RESERVED & self.rewards.keys():
+            raise ValueError(
+                f"rewards.{name}: `reward/{name}` is logged already, as the sum of all terms; "
+                "give the term another name"
+            )
+        if all(term.per_token for term in self.rewards.values()) and (
+            self.scores.normalize or self.scores.clip is not None
+        ):
+            raise ValueError(
+                "scores.normalize and scores.clip are about scores of completions, and every "
+                "reward term here is per_token; leave them out, or weigh the terms"
+            )
         if self.lora is not None and self.refresh_reference is not None:
             raise ValueError(
                 "refresh_reference needs a reference of its own; with lora it is the base model"

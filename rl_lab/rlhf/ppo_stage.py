@@ -27,6 +27,7 @@ from rl_lab.rlhf.ppo_recipe import PPO, Lora, SamplingSection
 from rl_lab.rlhf.ppo_update import MixLoss
 from rl_lab.rlhf.prompts import Prompt, read_prompts
 from rl_lab.rlhf.reward_critic import critic_of_reward
+from rl_lab.rlhf.sampling import check_cache
 from rl_lab.rlhf.snapshots import Snapshots
 from rl_lab.rlhf.train_ppo import train_ppo
 from rl_lab.run import Run
@@ -82,6 +83,7 @@ def run_ppo(
     keep_freed_memory()
     model, tokenizer = language_model.load(starting_model(ppo, pretrain), device)
     sampling = build_sampling(ppo.sampling, tokenizer, model)
+    check_cache(model, tokenizer.eos_token_id)
 
     longest = longest_prompt(model, sampling)
     prompts, dropped = read_prompts(data / "prompts-train.jsonl", tokenizer, longest, refuse)

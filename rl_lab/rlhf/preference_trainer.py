@@ -55,7 +55,8 @@ class Comparisons:
 
         Returns:
             `forwards`: batches of `input_ids` and `attention_mask` (texts, tokens), ordered by
-            length; `chosen`, `rejected`: (pairs,) places in their concatenation; `share`: (pairs,).
+            length; `chosen`, `rejected`: (pairs,) places in their concatenation; `share`, `margin`:
+            (pairs,).
         """
         sides = [[tuple(row[side]) for row in rows] for side in ("chosen_ids", "rejected_ids")]
         # By length first, for little padding; then by tokens, so that the order is always the same.
@@ -71,7 +72,10 @@ class Comparisons:
             "forwards": forwards,
             "chosen": torch.tensor([place[text] for text in sides[0]]),
             "rejected": torch.tensor([place[text] for text in sides[1]]),
-            "share": torch.tensor([row["share"] for row in rows], dtype=torch.float32),
+            **{
+                name: torch.tensor([row[name] for row in rows], dtype=torch.float32)
+                for name in ("share", "margin")
+            },
         }
 
 
@@ -104,7 +108,10 @@ class GroupSampler(Sampler[int]):
 
 
 class PreferenceTrainer(RewardTrainer):
-    """TRL's, with the share of votes as label, each text read once, and groups kept together."""
+    """TRL's, with the share of votes as label, each text read once, and groups kept together.
+
+    A margin is learned as TRL does: it is what scores should differ by at least.
+    """
 
     model: PreTrainedModel
     optimizer: torch.optim.Optimizer
@@ -142,11 +149,10 @@ class PreferenceTrainer(RewardTrainer):
         scores = torch.cat(
             [model(**part, use_cache=False).logits.squeeze(-1) for part in inputs["forwards"]]
         )
-        logits = bradley_terry.preference_logits(
-            scores[inputs["chosen"]], scores[inputs["rejected"]]
-        )
+        chosen, rejected = scores[inputs["chosen"]], scores[inputs["rejected"]]
+        logits = bradley_terry.preference_logits(chosen, rejected, inputs["margin"])
         loss = bradley_terry.preference_loss(logits, inputs["share"])
-        accuracy = bradley_terry.preference_accuracy(logits.detach())
+        accuracy = bradley_terry.preference_accuracy((chosen - rejected).detach())
         self._metrics["train"]["accuracy"].append(accuracy.item())
         return loss + CENTRE * scores.square().mean()
 

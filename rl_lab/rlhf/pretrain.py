@@ -231,8 +231,10 @@ def sample(
     """
     model.eval()
     starts = [" ".join(text.split()[:PROMPT_WORDS]) for text in texts]
+    positions = getattr(model.config, "max_position_embeddings", None) or 2**31
+    room = max(1, positions - SAMPLE_TOKENS)  # where nothing parts words, three may be a paragraph
     prompts = tokenizer.pad(
-        {"input_ids": [sequence[:-1] for sequence in tokenizers.encode(tokenizer, starts)]},
+        {"input_ids": [sequence[:-1][:room] for sequence in tokenizers.encode(tokenizer, starts)]},
         return_tensors="pt",
     ).to(model.device)
     never = [tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id]
@@ -241,7 +243,7 @@ def sample(
         written = model.generate(  # type: ignore[operator]
             **prompts,
             do_sample=True,
-            max_new_tokens=SAMPLE_TOKENS,
+            max_new_tokens=min(SAMPLE_TOKENS, positions - prompts["input_ids"].shape[1]),
             suppress_tokens=[token for token in never if token is not None],
         )
     return tokenizer.batch_decode(written, skip_special_tokens=True)
@@ -252,7 +254,7 @@ def _read_texts(path: Path) -> list[str]:
     if not texts:
         raise UserError(
             f"there is no text to pretrain on ({path.name} is empty or absent); name texts in the "
-            "recipe's data section, or start from a model with reward.base and ppo.base"
+            "recipe's data section, or start from a model with reward.base and ppo.policy"
         )
     return texts
 

@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from rl_lab.errors import UserError
 from rl_lab.rlhf.jsonl import read_jsonl
 
 Messages = list[dict[str, Any]]
+
+
+class TemplateRefusalError(ValueError):
+    """A tokenizer's chat template does not take a conversation."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ def tokenize_prompt(source: str | Messages, tokenizer: PreTrainedTokenizerBase) 
 
     Raises:
         UserError: a conversation, and the tokenizer has no chat template.
+        TemplateRefusalError: it has one, which does not take this conversation.
     """
     if isinstance(source, str):
         ids = list(tokenizer(source).input_ids)
@@ -46,9 +52,12 @@ def tokenize_prompt(source: str | Messages, tokenizer: PreTrainedTokenizerBase) 
             "the prompts are conversations, but the tokenizer has no chat template; give plain "
             "text prompts, or a policy with a chat template"
         )
-    encoded = tokenizer.apply_chat_template(
-        source, add_generation_prompt=True, tokenize=True, return_dict=False
-    )
+    try:
+        encoded = tokenizer.apply_chat_template(
+            source, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+    except TemplateError as error:  # as of roles it does not know, or that do not alternate
+        raise TemplateRefusalError(str(error)) from None
     return list(encoded)
 
 
@@ -72,21 +81,26 @@ def read_prompts(
     prompts: list[Prompt] = []
     dropped: list[str] = []
     for line, row in enumerate(read_jsonl(path), start=1):
-        ids = tokenize_prompt(row["prompt"], tokenizer)
-        if 1 <= len(ids) <= longest:
-            prompts.append(Prompt(row["prompt"], ids))
-            continue
-        fault = f"has {len(ids)} tokens, where the context leaves 1 to {longest}"
+        try:
+            ids = tokenize_prompt(row["prompt"], tokenizer)
+        except TemplateRefusalError as error:
+            fault = f"is not taken by the policy's chat template ({error})"
+            cure = "change its roles"
+        else:
+            if 1 <= len(ids) <= longest:
+                prompts.append(Prompt(row["prompt"], ids))
+                continue
+            fault = f"has {len(ids)} tokens, where the context leaves 1 to {longest}"
+            cure = "shorten it, or lower ppo.sampling.max_new_tokens"
         if refuse:
             raise UserError(
-                f"{path.name}, line {line}: the prompt {fault}; shorten it, or lower "
-                "ppo.sampling.max_new_tokens, or set data.bad_rows to drop"
+                f"{path.name}, line {line}: the prompt {fault}; {cure}, or set data.bad_rows to "
+                "drop"
             )
         dropped.append(f"line {line} {fault}")
     if not prompts:
-        raise UserError(
-            f"{path.name} has no prompt of 1 to {longest} tokens ({len(dropped)} dropped)"
-        )
+        why = f": {dropped[0]}" if dropped else ""
+        raise UserError(f"{path.name} has no prompt that can be used ({len(dropped)} dropped{why})")
     return prompts, dropped
 
 

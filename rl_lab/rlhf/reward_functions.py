@@ -34,6 +34,8 @@ def function_of(name: str, key: str) -> Function:
         return getattr(module, attribute)(*arguments)
 
     _blaming(file, key, spec.loader.exec_module)(module)
+    if not callable(getattr(module, attribute)):
+        raise UserError(f"{key} = {name!r}: {attribute!r} of {file} is no function")
     return _blaming(file, key, ask)
 
 
@@ -78,8 +80,20 @@ def check_function(name: str, key: str) -> None:
         tree = ast.parse(Path(file).read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise UserError(f"{key} = {name!r}: {file} is no Python: {error}") from None
-    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    functions = [name for node in tree.body for name in _names(node)]
     if attribute not in functions:
         raise UserError(
             f"{key} = {name!r}: {file} has no function {attribute!r}{nearest(attribute, functions)}"
         )
+
+
+def _names(node: ast.stmt) -> list[str]:
+    """What a statement of a module may name a function: by def, assignment or import."""
+    match node:
+        case ast.FunctionDef(name=name):
+            return [name]
+        case ast.Assign(targets=targets):
+            return [target.id for target in targets if isinstance(target, ast.Name)]
+        case ast.Import(names=names) | ast.ImportFrom(names=names):
+            return [alias.asname or alias.name for alias in names]
+    return []

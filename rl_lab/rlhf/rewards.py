@@ -36,17 +36,17 @@ class Term:
 class Scored:
     """What a batch of B responses earned."""
 
-    total: Tensor
-    """(B,) weighted sum of the terms, those of tokens summed over the response."""
+    at_end: Tensor
+    """(B,) weighted sum of the terms that score completions, which falls due at the last token."""
     of_tokens: Tensor
-    """(B, T) weighted sum of the per-token terms alone, each where it was earned."""
+    """(B, T) weighted sum of the per-token terms, each where it was earned."""
     terms: dict[str, Tensor]
-    """(B,) of each term, before its weight."""
+    """(B,) of each term, before its weight; one of tokens summed over the response."""
 
     @property
-    def at_end(self) -> Tensor:
-        """(B,) what falls due at the last token: the total less what tokens earned themselves."""
-        return self.total - self.of_tokens.sum(1)
+    def total(self) -> Tensor:
+        """(B,) weighted sum of all terms."""
+        return self.at_end + self.of_tokens.sum(1)
 
 
 class Rewards:
@@ -71,7 +71,7 @@ class Rewards:
         """
         sources = [prompt.source for prompt in prompts]
         width = max(map(len, tokens), default=0)
-        total = torch.zeros(len(prompts))
+        at_end = torch.zeros(len(prompts))
         of_tokens = torch.zeros(len(prompts), width)
         terms = {}
         for name, term in self.terms.items():
@@ -82,6 +82,7 @@ class Rewards:
                 scores = earned.sum(1)
             else:
                 scores = _scores(name, term, sources, list(completions))
+                at_end += term.weight * scores
             if not scores.isfinite().all():
                 row = int((~scores.isfinite()).nonzero()[0])
                 raise RewardNotFiniteError(
@@ -90,8 +91,7 @@ class Rewards:
                     "a finite number",
                 )  # fmt: skip
             terms[name] = scores
-            total += term.weight * scores
-        return Scored(total, of_tokens, terms)
+        return Scored(at_end, of_tokens, terms)
 
 
 def _scores(name: str, term: Term, prompts: list[Any], completions: list[str]) -> Tensor:

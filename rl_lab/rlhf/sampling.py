@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from reward_models.side_by_side import cut, side_by_side, workers
+from rl_lab.errors import UserError
 from rl_lab.rlhf.decode_cache import can_leave, decode_cache
 from rl_lab.rlhf.distributions import Sampling, log_distribution, truncation
 from rl_lab.rlhf.not_finite import NotFiniteError
@@ -273,3 +274,23 @@ def positions_of(attention: Tensor) -> Tensor:
         (B, L) of int64.
     """
     return (attention.long().cumsum(1) - 1).clamp(min=0)
+
+
+def check_cache(model: PreTrainedModel, token: int) -> None:
+    """See whether a model can be sampled from: token after token, with a cache, from two prompts.
+
+    Args:
+        model: in evaluation mode.
+        token: any of its tokens.
+
+    Raises:
+        UserError: its own code does not take such a cache.
+    """
+    generator = torch.Generator(model.device).manual_seed(0)
+    try:
+        sample(model, [[token], [token] * 3], Sampling(2, ()), token, generator)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"a model of type {model.config.model_type!r} cannot be sampled from as PPO does, with "
+            f"a cache of keys and values ({type(error).__name__}: {error}); use another policy"
+        ) from error

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from transformers import (
+    AutoConfig,
     PreTrainedTokenizerBase,
     PrinterCallback,
     TrainerCallback,
@@ -69,6 +70,7 @@ def train_reward(
     # 1. Pairs, as token ids.
     pairs = read_pairs(data / "pairs-train.jsonl", heldout=False)
     tokenizer = reward_tokenizer(base)
+    _check_positions(base, section.max_tokens)
     added = add_words(tokenizer, pairs)
     dataset, too_long = tokenized(pairs, tokenizer, section.max_tokens, section.soft_labels)
     if not len(dataset):
@@ -122,6 +124,21 @@ def train_reward(
     there = numbers_of(read_metrics(run.metrics_file), "eval/accuracy")[0]
     for line in lines[len(there) :]:
         log.log(done, line)
+
+
+def _check_positions(base: Path | str, max_tokens: int) -> None:
+    """A reward model is asked about no more tokens than it has positions; nor does it learn more.
+
+    Raises:
+        UserError: it would be.
+    """
+    config = AutoConfig.from_pretrained(base, trust_remote_code=False).get_text_config()
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is not None and max_tokens > positions:
+        raise UserError(
+            f"reward.max_tokens ({max_tokens}) is more than the {positions} positions of "
+            f"{str(base)!r}; lower it"
+        )
 
 
 def _say_what_is_read(

@@ -121,6 +121,8 @@ def test_from_data_to_evaluation_and_again_from_the_cache(
     assert {"heldout_loss", "distinct_2", "proxy", "gold"} <= set(result["policy"])
     assert (run.path / "ppo" / "model" / "model.safetensors").is_file()
     assert not list(run.path.rglob("*.bin")) + list(run.path.rglob("*.pt"))
+    for stage in states(run):  # nor did any start over
+        assert "restarted" not in (run.path / stage / "metrics.jsonl").read_text()
 
     again = lab("train", "mine.yaml", "--name", "second", "--ppo.epochs", "1", cwd=folder)
     assert again.returncode == 0, again.stderr

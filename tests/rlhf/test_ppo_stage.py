@@ -9,9 +9,10 @@ import torch
 from transformers import LlamaForCausalLM, LlamaForSequenceClassification
 
 from reward_models.ensemble import Ensemble
+from reward_models.text import encode
 from rl_lab.errors import UserError
 from rl_lab.rlhf.jsonl import write_jsonl
-from rl_lab.rlhf.language_model import load
+from rl_lab.rlhf.language_model import build, load
 from rl_lab.rlhf.ppo_recipe import PPO, SamplingSection
 from rl_lab.rlhf.ppo_stage import (
     build_policy,
@@ -22,6 +23,7 @@ from rl_lab.rlhf.ppo_stage import (
 )
 from rl_lab.rlhf.prompts import Prompt, batch_of, completion_texts, read_prompts, tokenize_prompt
 from rl_lab.rlhf.rewards import Rewards, Term
+from rl_lab.rlhf.sampling import check_cache
 from rl_lab.rlhf.tiny import tiny_model, tiny_tokenizer
 
 
@@ -148,7 +150,7 @@ def test_prompts_too_long_are_dropped_or_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="line 2: the prompt has 4 tokens"):
         read_prompts(path, tokenizer, 3, refuse=True)
     write_jsonl(path, [{"prompt": "a b c a"}])
-    with pytest.raises(UserError, match="has no prompt of 1 to 3 tokens"):
+    with pytest.raises(UserError, match=r"no prompt that can be used \(1 dropped: line 1 has 4"):
         read_prompts(path, tokenizer, 3, refuse=False)
 
 
@@ -172,6 +174,36 @@ def test_conversations_need_a_template_and_are_answered() -> None:
     )
     assert tokenizer.decode(tokenize_prompt(messages, tokenizer)) == "<bos> a b c"
     assert Prompt(messages, [1]).text == "a b → "
+
+
+REFUSING = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}a"
+
+
+def test_a_conversation_that_the_template_refuses_is_dropped_or_refused(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = REFUSING
+    path = tmp_path / "prompts-train.jsonl"
+    roles = ("user", "system")
+    write_jsonl(path, [{"prompt": [{"role": role, "content": "b"}]} for role in roles])
+    prompts, dropped = read_prompts(path, tokenizer, 3, refuse=False)
+    assert len(prompts) == 1
+    assert dropped == ["line 2 is not taken by the policy's chat template (no system)"]
+    with pytest.raises(UserError, match=r"line 2: the prompt is not taken by .*; change its roles"):
+        read_prompts(path, tokenizer, 3, refuse=True)
+    with pytest.raises(ValueError, match="template refuses: no system"):
+        encode(tokenizer, [{"role": "system", "content": "b"}], "a")
+
+
+def test_a_model_that_takes_no_such_cache_is_no_policy() -> None:
+    tokenizer = tiny_tokenizer()
+    settings = {
+        "model_type": "recurrent_gemma", "hidden_size": 16, "intermediate_size": 32,
+        "num_hidden_layers": 2, "num_attention_heads": 2, "lru_width": 16,  # no layer attends
+    }  # fmt: skip
+    model = build(settings, tokenizer).eval()
+    with pytest.raises(UserError, match="'recurrent_gemma' cannot be sampled from"):
+        check_cache(model, tokenizer.eos_token_id)
+    check_cache(tiny_model(len(tokenizer)), tokenizer.eos_token_id)
 
 
 def test_batches_are_passes_over_the_prompts_and_need_no_history() -> None:

@@ -196,6 +196,16 @@ def test_what_cannot_be_is_said_in_one_sentence(
         train(data, tmp_path / "run", **changes)
 
 
+def test_samples_keep_within_learned_positions(data: Path, tmp_path: Path) -> None:
+    # Three "words" without spaces are a paragraph.
+    rows = [{"text": "沒有空格的一段話" * 5}] * 20
+    write_jsonl(data / "texts-heldout.jsonl", rows)
+    gpt2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32}
+    words = {"vocabulary": 300, "kind": "bpe"}
+    report, _ = train(data, tmp_path / "run", architecture=gpt2, tokenizer=words, steps=20)
+    assert len(report["samples"]) == 8
+
+
 def test_no_text(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"texts-train\.jsonl"):
         train(tmp_path, tmp_path / "run")

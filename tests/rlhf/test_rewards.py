@@ -1,6 +1,7 @@
 """Reward terms: summed by weight, found by name, refused with a sentence."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rl_lab.errors import UserError
-from rl_lab.rlhf.ppo_recipe import RewardTerm
+from rl_lab.rlhf.ppo_recipe import PPO, RewardTerm
 from rl_lab.rlhf.prompts import Prompt
 from rl_lab.rlhf.reward_functions import function_of
 from rl_lab.rlhf.rewards import Rewards, RunningMoments, Term, build
@@ -32,6 +33,49 @@ def test_terms_are_weighted_summed_and_kept_apart() -> None:
     assert scored.total.tolist() == [4 * 0.5 - 3 + 2 * 2, -3 + 2 * 1]
     assert scored.of_tokens.tolist() == [[2, 2], [2, 0]]
     assert scored.at_end.tolist() == [-1, -3]
+
+
+def test_where_tokens_earn_everything_nothing_is_left_for_the_end() -> None:
+    # Sums of 0.1 round: a difference of two of them would be noise, and normalised a reward.
+    each = Term(lambda p, c, tokens: [[0.1] * len(t) for t in tokens], 0.3, per_token=True)
+    scored = Rewards({"each": each})(PROMPTS, ["", ""], [["a"] * 17, ["a"] * 5])
+    assert scored.at_end.tolist() == [0, 0]
+    assert scored.total.tolist() == pytest.approx([0.51, 0.15])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"rewards": {"proxy": {"model": "m"}}}, "rewards.proxy: .* give the term another name"),
+        ({"rewards": {"score": {"model": "m"}}}, "rewards.score"),
+        (
+            {
+                "rewards": {"t": {"function": "f.py:f", "per_token": True}},
+                "scores": {"normalize": True},
+            },
+            "every reward term here is per_token",
+        ),
+    ],
+)
+def test_recipes_whose_rewards_would_not_be_what_they_say(
+    changes: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        PPO(**changes)
+
+
+@pytest.mark.parametrize(
+    "line", ["score = lambda prompts, completions: [1.0, 2.0]", "from math import dist as score"]
+)
+def test_a_function_may_be_assigned_or_imported(tmp_path: Path, line: str) -> None:
+    (tmp_path / "mine.py").write_text(f"{line}\n")
+    function_of(f"{tmp_path / 'mine.py'}:score", "key")
+
+
+def test_what_is_no_function_is_none(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("score = 3\n")
+    with pytest.raises(UserError, match=r"'score' of .* is no function"):
+        function_of(f"{tmp_path / 'mine.py'}:score", "key")
 
 
 def test_a_file_gives_its_function(tmp_path: Path) -> None:

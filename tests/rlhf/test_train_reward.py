@@ -193,6 +193,37 @@ def test_hard_labels_are_used_where_votes_are_unknown_or_unwanted(base: Path) ->
     assert list(tokenized(pairs, tokenizer, 16, soft_labels=False)[0]["share"]) == [1.0, 1.0]
 
 
+def test_a_margin_is_what_scores_should_differ_by(tmp_path: Path, data: Path, base: Path) -> None:
+    def gap(margin: float | None) -> float:
+        """Mean score difference that is learned where votes are unknown."""
+        pairs = [pair | {"share": None, "margin": margin} for pair in make_pairs(300, seed=0)]
+        write_jsonl(data / "pairs-train.jsonl", pairs)
+        run = train(tmp_path / f"margin-{margin}", data, base, SECTION.model_copy(
+            update={"members": 1}))  # fmt: skip
+        model = TextRewardModel(run.path / "members" / "0")
+        held = make_pairs(20, seed=3)
+        one, other = ([pair[side] for pair in held] for side in ("chosen", "rejected"))
+        empty = [""] * len(held)
+        return float((model(empty, one) - model(empty, other)).mean())
+
+    without = gap(None)
+    assert gap(0.0) == without
+    assert gap(4.0) > without + 2
+
+
+def test_votes_say_how_sure_people_were_so_their_margin_is_not_learned(base: Path) -> None:
+    pair = {"prompt": "", "chosen": "good", "rejected": "bad", "margin": 2.0}
+    pairs = [pair | {"share": 0.7}, pair | {"share": None}, pair]
+    dataset, _ = tokenized(pairs, reward_tokenizer(base), 16, soft_labels=False)
+    assert list(dataset["margin"]) == [0.0, 2.0, 2.0]
+
+
+def test_no_more_tokens_than_the_base_has_positions(tmp_path: Path, data: Path, base: Path) -> None:
+    section = SECTION.model_copy(update={"max_tokens": 4096})
+    with pytest.raises(UserError, match=r"reward\.max_tokens \(4096\) is more than the 2048 pos"):
+        train(tmp_path / "reward", data, base, section)
+
+
 def test_groups_stay_together_in_another_order_each_epoch() -> None:
     groups = [0, 0, 1, 1, 1, 2, 3, 3]
     sampler = GroupSampler(groups, seed=0)
