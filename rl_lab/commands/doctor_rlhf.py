@@ -17,13 +17,15 @@ def doctor_rlhf(model: str | None, json: bool) -> int:
     from rl_lab.rlhf.known_subject import tiny_subject
 
     subject = tiny_subject() if model is None else _subject(model)
+    if not json:
+        print(f"model: found on {model or 'a tiny model'}; code: the same whatever the model")
     findings = []
     for finding in run_checks(subject):
         findings.append(finding)
         if not json:
             mark = "right" if finding.right else "WRONG"
             print(
-                f"{mark}  {finding.claim}: off by {finding.measured:.2g}, "
+                f"{mark}  {finding.about:5}  {finding.claim}: off by {finding.measured:.2g}, "
                 f"at most {finding.allowed:g} is allowed",
                 flush=True,
             )
@@ -31,7 +33,9 @@ def doctor_rlhf(model: str | None, json: bool) -> int:
     if json:
         print(json_module.dumps([asdict(one) | {"right": one.right} for one in findings], indent=2))
     elif wrong:
-        print(f"{len(wrong)} of {len(findings)} answers are wrong: do not train with this model")
+        of_model = model is not None and all(finding.about == "model" for finding in wrong)
+        culprit = "this model" if of_model else "this installation"
+        print(f"{len(wrong)} of {len(findings)} answers are wrong: do not train with {culprit}")
     else:
         print(f"all {len(findings)} answers are right")
     return 1 if wrong else 0

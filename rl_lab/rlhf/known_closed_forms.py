@@ -1,24 +1,19 @@
-"""Known answers that need no model of the user's: closed forms, slopes, a bandit."""
+"""Known answers of rewards and advantages: closed forms, and numbers worked out by hand."""
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from rl_lab.phases import PhaseClock
 from rl_lab.rlhf import ppo_math
-from rl_lab.rlhf.distributions import Sampling, log_distribution
-from rl_lab.rlhf.known_subject import Finding, Subject
-from rl_lab.rlhf.memory import Memory
-from rl_lab.rlhf.policy import Policy
-from rl_lab.rlhf.ppo_recipe import KL, PPO
-from rl_lab.rlhf.ppo_recipe import Critic as CriticSection
-from rl_lab.rlhf.ppo_update import optimize
+from rl_lab.rlhf.distributions import Sampling
+from rl_lab.rlhf.known_subject import Finding, Subject, tiny_subject
+from rl_lab.rlhf.ppo_recipe import KL, Scores
+from rl_lab.rlhf.ppo_rewards import rewards_of_tokens, scores_at_end
 from rl_lab.rlhf.prompts import Prompt
-from rl_lab.rlhf.rewards import Rewards, Term
-from rl_lab.rlhf.rollout import collect
-from rl_lab.rlhf.sampling import left_pad, positions_of
+from rl_lab.rlhf.rewards import Rewards, RunningMoments, Term
+from rl_lab.rlhf.rollout import Rollout
 from rl_lab.rlhf.tiny import tiny_model, tiny_tokenizer
 
 
@@ -40,7 +35,7 @@ def advantages_in_closed_form() -> Finding:
         for t in range(length):
             known = sum((gamma * lam) ** k * deltas[t + k] for k in range(length - t))
             furthest = max(furthest, abs(known - advantages[row, t].item()))
-    return Finding("advantages (GAE) are those of the closed form", furthest, 1e-12)
+    return Finding("advantages (GAE) are those of the closed form", furthest, 1e-12, "code")
 
 
 def score_at_the_end() -> Iterator[Finding]:
@@ -53,13 +48,14 @@ def score_at_the_end() -> Iterator[Finding]:
     for name, (tokenizer, stops) in cases.items():
         begin = int(tokenizer.bos_token_id)
         ids = [[begin, *tokenizer(text).input_ids] for text in ("a", "b c", "c")] * 8
-        subject = Subject(
-            tiny_model(len(tokenizer)), tokenizer, [Prompt("", row) for row in ids],
-            Sampling(8, stops, (begin,)),
+        rollout = _rollout(
+            list(range(1, len(ids) + 1)),
+            Subject(tiny_model(len(tokenizer)), tokenizer, [Prompt("", row) for row in ids],
+                    Sampling(8, stops, (begin,))),
         )  # fmt: skip
-        responses = subject.rollout(subject.policy()).responses
-        scores = torch.arange(1.0, len(responses) + 1)
-        rewards = ppo_math.token_rewards(scores, torch.zeros(responses.mask.shape), responses.mask)
+        responses = rollout.responses
+        scores, _ = scores_at_end(rollout, Scores(), RunningMoments())
+        rewards = rewards_of_tokens(rollout, scores, KL(), 0.1)  # no KL yet: both models are one
         wrong = 0
         for row in range(len(responses)):
             tokens = responses.tokens[row].tolist()
@@ -67,98 +63,75 @@ def score_at_the_end() -> Iterator[Finding]:
             last = ends[0] if ends else len(tokens) - 1
             wrong += int(rewards[row].nonzero().flatten().tolist() != [last])
             wrong += int(responses.terminated[row].item() != bool(ends))
-        yield Finding(f"the score is on the last real token ({name})", wrong, 0)
+        yield Finding(f"the score is on the last real token ({name})", wrong, 0, "code")
 
 
-def gradient_is_the_slope() -> Finding:
-    """The loss's gradient against finite differences, in float64."""
-    random = torch.Generator().manual_seed(0)
-    shape, vocabulary = (2, 3), 4
-
-    def numbers(*size: int) -> Tensor:
-        return torch.randn(*size, generator=random, dtype=torch.float64)
-
-    tokens = torch.randint(vocabulary, shape, generator=random)[..., None]
-    old, reference = (numbers(*shape, vocabulary).log_softmax(-1) for _ in range(2))
-    advantages, old_values, returns = (numbers(*shape) for _ in range(3))
-    mask = torch.tensor([[True, True, True], [True, True, False]])
-
-    def loss(logits: Tensor, values: Tensor) -> Tensor:
-        distribution = logits.log_softmax(-1)
-        log_probs = distribution.gather(-1, tokens)[..., 0]
-        of_old = old.gather(-1, tokens)[..., 0]
-        policy, _ = ppo_math.policy_loss(log_probs, of_old, advantages, mask, 5, 0.2, 0.3, 3.0)
-        value = ppo_math.value_loss(values, old_values, returns, mask, 5, 0.2)
-        kl = torch.where(mask, ppo_math.exact_kl(distribution, reference), 0).sum()
-        return policy + value + kl + torch.where(mask, ppo_math.entropy(distribution), 0).sum()
-
-    inputs = (numbers(*shape, vocabulary).requires_grad_(), numbers(*shape).requires_grad_())
-    slope = torch.autograd.grad(loss(*inputs), inputs)
-    furthest, step = 0.0, 1e-6
-    for tensor, gradient in zip(inputs, slope, strict=True):
-        for place in itertools.product(*map(range, tensor.shape)):
-            with torch.no_grad():
-                middle = tensor[place].item()
-                sides = []
-                for side in (middle + step, middle - step):
-                    tensor[place] = side
-                    sides.append(loss(*inputs).item())
-                tensor[place] = middle
-            finite = (sides[0] - sides[1]) / (2 * step)
-            furthest = max(furthest, abs(finite - gradient[place].item()))
-    return Finding("the loss's gradient is that of finite differences", furthest, 1e-7)
-
-
-def bandit_reaches_its_optimum() -> Finding:
-    """A bandit of three tokens: its optimum under a KL penalty is known in closed form.
-
-    The policy that maximises E[r] - beta KL(pi || ref) is pi*(a) ~ ref(a) exp(r(a) / beta)
-    (Ziegler et al., 2019, section 2; Rafailov et al., 2023, equation 4).
-    """
-    beta, prizes = 0.5, {"a": 1.0, "b": 0.0, "c": -0.5}
-    tokenizer = tiny_tokenizer()
-    prompts = [Prompt("a b", [2, 3, 4]), Prompt("c", [2, 5])]
-    sampling = Sampling(1, (1,), (0, 1, 2))
-    subject = Subject(tiny_model(len(tokenizer)), tokenizer, prompts, sampling)
-    rewards = Rewards(
-        {"prize": Term(lambda asked, answers: [prizes[answer.strip()] for answer in answers])}
-    )
-    policy = subject.policy()
-    before = _next_token(policy, prompts, sampling)
-    reference = policy.reference_of()
-    updates, batch = 60, [prompts[number % 2] for number in range(128)]
-    ppo = PPO(rollouts=128, minibatch=128, micro_batch=128, epochs=4,
-              kl=KL(coefficient=beta), critic=CriticSection(clip=None))  # fmt: skip
-    optimizer = torch.optim.AdamW(policy.trained_tensors().values(), weight_decay=0.0)
-    generator = torch.Generator().manual_seed(0)
-    memory = Memory(128)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        for update in range(updates):
-            optimizer.param_groups[0]["lr"] = 5e-3 * (1 - update / updates)
-            rollout = collect(policy, reference, batch, rewards, tokenizer, sampling, generator,
-                              memory, PhaseClock("check"))  # fmt: skip
-            mask = rollout.responses.mask
-            penalty = beta * (rollout.log_probs - rollout.reference_log_probs)
-            token_rewards = ppo_math.token_rewards(rollout.scored.total, penalty, mask)
-            advantages, returns = ppo_math.generalized_advantages(
-                token_rewards, rollout.values, mask, torch.zeros(128, dtype=torch.bool), 1.0, 1.0
-            )
-            optimize(ppo, policy, reference, optimizer, rollout, advantages, returns, sampling, 0.0,
-                     memory)  # fmt: skip
-    after = _next_token(policy, prompts, sampling)
-    reward = torch.tensor([0.0, 0, 0, *prizes.values()])
-    optimum = (before + reward / beta).log_softmax(-1)
-    distance = (after.exp() - optimum.exp()).abs().max().item()
-    return Finding("PPO reaches a bandit's known optimum ref x exp(r / beta) (in probability)",
-                   distance, 0.03)  # fmt: skip
-
-
-@torch.no_grad()
-def _next_token(policy: Policy, prompts: list[Prompt], sampling: Sampling) -> Tensor:
-    """(prompts, V) log-probabilities of the first response token."""
-    ids, mask = left_pad([prompt.ids for prompt in prompts], 0)
-    logits = policy.model(ids, attention_mask=mask.long(), position_ids=positions_of(mask)).logits[
-        :, -1
+def scores_by_hand() -> Iterator[Finding]:
+    """From what four responses earned to their scores, worked out by hand."""
+    # 10 +- 1 and 10 +- 7: mean 10, standard deviation sqrt((1 + 1 + 49 + 49) / 4) = 5.
+    earned = [3.0, 9.0, 11.0, 17.0]
+    # 34 +- 1 and 34 +- 7: of all eight the mean is 22, the variance 25 + 12^2 = 13^2.
+    later = [27.0, 33.0, 35.0, 41.0]
+    normalised = [-1.4, -0.2, 0.2, 1.4]
+    running = [5 / 13, 11 / 13, 1.0, 19 / 13]
+    moments = RunningMoments()
+    found = [
+        _scores(numbers, Scores(normalize=True), moments)[0].tolist() for numbers in (earned, later)
     ]
-    return log_distribution(logits, sampling)
+    yield _by_hand("normalised scores", [*found[0], *found[1]], [*normalised, *running])
+
+    clipped, _ = _scores(earned, Scores(normalize=True, clip=1.0))
+    yield _by_hand("clipped scores", clipped.tolist(), [-1.0, -0.2, 0.2, 1.0])
+
+    # The second and the fourth response were cut off.
+    penalised, _ = _scores(earned, Scores(clip=10.0, missing_end_penalty=0.5))
+    yield _by_hand("scores with a penalty for a missing end", penalised.tolist(), [3, 8.5, 10, 9.5])
+
+    ended, bootstrap = _scores(earned, Scores(cut_off="bootstrap"))
+    yield _by_hand(
+        "scores and ends where a cut is worth the value after it",
+        [*ended.tolist(), *bootstrap.tolist()], [3, 0, 11, 0, False, True, False, True],
+    )  # fmt: skip
+
+
+def penalty_by_hand() -> Finding:
+    """The KL penalty at each of three tokens, and the score at the last."""
+    subject = replace(tiny_subject(), sampling=Sampling(3, (), (0, 2)))
+    rollout = _rollout([1.0] * 4, subject)
+    log_probs = torch.tensor([-1.0, -2.0, -0.5]).expand(4, -1)
+    of_reference = torch.tensor([-1.5, -1.0, -0.25]).expand(4, -1)
+    rollout = replace(rollout, log_probs=log_probs, reference_log_probs=of_reference)
+    rewards = rewards_of_tokens(rollout, rollout.scored.at_end, KL(), 0.2)
+    return _by_hand("rewards of tokens, score less KL", rewards[0].tolist(), [-0.1, 0.2, 1.05])
+
+
+def whitening_by_hand() -> Finding:
+    """The numbers of `scores_by_hand`, as advantages, beside one at padding."""
+    numbers = torch.tensor([[3.0, 9.0, 11.0], [17.0, 1000.0, 1000.0]])
+    mask = torch.tensor([[True, True, True], [True, False, False]])
+    whitened = ppo_math.masked_whiten(numbers, mask)
+    return _by_hand(
+        "whitened advantages", whitened.flatten().tolist(), [-1.4, -0.2, 0.2, 1.4, 0, 0]
+    )
+
+
+def _rollout(earned: Sequence[float], subject: Subject) -> Rollout:
+    """Responses of a subject's model that earned what they are given."""
+    subject = replace(subject, rewards=Rewards({"given": Term(lambda prompts, texts: earned)}))
+    policy = subject.policy()
+    return subject.rollout(policy, policy.reference_of())
+
+
+def _scores(
+    earned: Sequence[float], settings: Scores, moments: RunningMoments | None = None
+) -> tuple[Tensor, Tensor]:
+    """`scores_at_end` of four responses, of which the second and the fourth were cut off."""
+    rollout = _rollout(earned, tiny_subject())
+    terminated = torch.tensor([True, False, True, False])
+    rollout = replace(rollout, responses=replace(rollout.responses, terminated=terminated))
+    return scores_at_end(rollout, settings, moments or RunningMoments())
+
+
+def _by_hand(what: str, found: Sequence[float], known: Sequence[float]) -> Finding:
+    furthest = max(abs(one - other) for one, other in zip(found, known, strict=True))
+    return Finding(f"{what} are those worked out by hand", furthest, 1e-6, "code")
