@@ -1,19 +1,32 @@
 """The correctness suite that `rl-lab doctor rlhf` runs; and that it would notice a fault."""
 
+import json
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from rl_lab.rlhf import known_answers, known_closed_forms, ppo_math
+from rl_lab.commands.doctor_rlhf import doctor_rlhf
+from rl_lab.rlhf import (
+    known_answers,
+    known_closed_forms,
+    known_invariances,
+    known_losses,
+    known_subject,
+    known_updates,
+    ppo_math,
+)
 from rl_lab.rlhf.known_answers import run_checks
-from rl_lab.rlhf.known_subject import tiny_subject
+from rl_lab.rlhf.known_subject import Finding, tiny_subject
+from rl_lab.rlhf.policy import Policy, Reference
 
 
 def test_every_answer_is_right_for_the_tiny_model() -> None:
     findings = list(run_checks(tiny_subject()))
-    assert len(findings) >= 12
+    assert len(findings) >= 25
     assert [finding for finding in findings if not finding.right] == []
 
 
@@ -25,12 +38,29 @@ def test_they_are_right_for_an_architecture_with_learned_positions() -> None:
     )  # fmt: skip
     torch.manual_seed(0)
     subject = replace(subject, model=GPT2LMHeadModel(config).eval())
-    for check in (
-        known_answers.ratio_is_one,
-        known_answers.padding_changes_nothing,
-        known_answers.micro_batches_change_nothing,
-    ):
-        assert check(subject).right
+    findings = [
+        known_invariances.ratio_is_one(subject),
+        *known_invariances.padding_changes_nothing(subject),
+        *known_invariances.micro_batches_change_nothing(subject),
+        known_losses.gradient_is_the_slope(subject),
+        known_updates.reference_is_frozen(subject, lora=True),
+    ]
+    assert [finding for finding in findings if not finding.right] == []
+
+
+def test_the_listing_tells_findings_about_the_model_from_those_about_the_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    findings = [Finding("one", 0.5, 1.0, "code"), Finding("two", 2.0, 1.0)]
+    monkeypatch.setattr(known_answers, "run_checks", lambda subject: findings)
+    assert doctor_rlhf(None, json=False) == 1
+    listed = capsys.readouterr().out.splitlines()
+    assert "a tiny model" in listed[0]
+    assert listed[1].startswith("right  code   one: off by 0.5")
+    assert listed[2].startswith("WRONG  model  two: off by 2")
+    assert "do not train with this installation" in listed[3]
+    doctor_rlhf(None, json=True)
+    assert [one["about"] for one in json.loads(capsys.readouterr().out)] == ["code", "model"]
 
 
 def test_a_model_that_sees_its_padding_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,7 +78,7 @@ def test_a_model_that_sees_its_padding_is_noticed(monkeypatch: pytest.MonkeyPatc
     )  # fmt: skip
     torch.manual_seed(0)
     subject = replace(subject, model=GPT2LMHeadModel(config).eval())
-    assert not known_answers.ratio_is_one(subject).right
+    assert not known_invariances.ratio_is_one(subject).right
     assert not list(run_checks(subject))[-1].right
 
 
@@ -61,3 +91,37 @@ def test_a_score_at_the_wrong_token_is_noticed(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(ppo_math, "end_of", at_first)
     assert not all(finding.right for finding in known_closed_forms.score_at_the_end())
     assert not known_closed_forms.advantages_in_closed_form().right
+
+
+def test_an_update_that_moves_the_reference_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        Policy, "reference_of", lambda policy: Reference(policy, policy.model, False)
+    )
+    assert not known_updates.reference_is_frozen(tiny_subject()).right
+
+
+def test_an_update_that_comes_out_otherwise_each_time_is_noticed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The rollouts are the same; learning draws from no seed."""
+    optimize = known_subject.optimize
+
+    def unseeded(*arguments: Any) -> dict[str, float]:
+        advantages, random = arguments[5], np.random.default_rng()
+        noise = torch.from_numpy(random.normal(size=advantages.shape)).float()
+        return optimize(*arguments[:5], advantages + noise, *arguments[6:])
+
+    monkeypatch.setattr(known_subject, "optimize", unseeded)
+    assert not known_updates.same_seed_same_bits(tiny_subject()).right
+
+
+def test_a_loss_averaged_over_each_micro_batch_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    value_loss = ppo_math.value_loss
+
+    def averaged(*arguments: Any) -> torch.Tensor:
+        mask = arguments[3]
+        return value_loss(*arguments[:4], int(mask.sum()), *arguments[5:])
+
+    monkeypatch.setattr(ppo_math, "value_loss", averaged)
+    findings = list(known_invariances.micro_batches_change_nothing(tiny_subject()))
+    assert not any(finding.right for finding in findings)
