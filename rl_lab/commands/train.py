@@ -234,10 +234,10 @@ def _report_results(runs: list[Run], json: bool) -> None:
     finished = [_shortest(run.path) for run in runs if run.state == "finished"]
     if finished:
         view = view_of(runs[0])
-        language = isinstance(view, ExperimentView)
-        if not language or "evaluate" in view.stages:
+        experiment = view if isinstance(view, ExperimentView) else None
+        if experiment is None or "evaluate" in experiment.stages:
             print(f"  judge: rl-lab evaluate {' '.join(finished)}")
-        print(f"  see:   rl-lab {'report' if language else 'play --video'} {finished[0]}")
+        print(f"  see:   rl-lab {'report' if experiment else 'play --video'} {finished[0]}")
     for run in runs:
         if run.state != "finished":
             print(f"  go on: rl-lab train --resume {_shortest(run.path)}")
