@@ -33,7 +33,7 @@ def check(
     json
         Print the report as JSON, and nothing else.
     """
-    from rl_lab.rlhf.data.own_data import check_file
+    from rl_lab.rlhf.data.own_check import check_file
 
     if not 0.5 <= near_duplicate <= 1:
         raise UserError(f"--near-duplicate {near_duplicate:g}: should be from 0.5 to 1")

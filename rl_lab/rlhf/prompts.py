@@ -71,7 +71,11 @@ def read_prompts(
     """
     prompts: list[Prompt] = []
     dropped: list[str] = []
-    for line, row in enumerate(read_jsonl(path), start=1):
+    rows = read_jsonl(path) if path.is_file() else []
+    if not rows:  # the data stage may be one that ran when there was no `ppo` to need prompts
+        side = "held out to judge on" if path.stem.endswith("heldout") else "to train on"
+        raise UserError(f"the data stage left no prompts {side}; set data.prompts, or give more")
+    for line, row in enumerate(rows, start=1):
         ids = tokenize_prompt(row["prompt"], tokenizer)
         if 1 <= len(ids) <= longest:
             prompts.append(Prompt(row["prompt"], ids))

@@ -32,7 +32,7 @@ def _data(stage: Stage) -> None:
 
     prepare_data(
         stage.recipe.data, stage.run, stage.log, stage.stop,
-        seed=stage.recipe.seed, device=stage.device,
+        seed=stage.recipe.seed, device=stage.device, for_ppo=stage.recipe.ppo is not None,
     )  # fmt: skip
 
 

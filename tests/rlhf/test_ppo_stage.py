@@ -152,6 +152,15 @@ def test_prompts_too_long_are_dropped_or_refused(tmp_path: Path) -> None:
         read_prompts(path, tokenizer, 3, refuse=False)
 
 
+def test_prompts_that_an_earlier_data_stage_did_not_leave(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    with pytest.raises(UserError, match=r"left no prompts to train on; set data\.prompts"):
+        read_prompts(tmp_path / "prompts-train.jsonl", tokenizer, 3, refuse=False)
+    write_jsonl(tmp_path / "prompts-heldout.jsonl", [])
+    with pytest.raises(UserError, match=r"left no prompts held out to judge on"):
+        read_prompts(tmp_path / "prompts-heldout.jsonl", tokenizer, 3, refuse=False)
+
+
 def test_a_response_must_leave_room_for_a_prompt() -> None:
     tokenizer = tiny_tokenizer()
     model = tiny_model(len(tokenizer))
