@@ -278,6 +278,7 @@ def test_stages_that_ran_before_are_still_found() -> None:
     [
         ({}, {"data.preferences": "nowhere.jsonl"}, "there is no such file"),
         ({}, {"data.texts": None}, "data.texts is required"),
+        ({}, {"data.prompts": None}, "no pair of pairs.jsonl has a prompt; set data.prompts"),
         ({"pairs.jsonl": '{"chosen": "a b c"}\n' * 9}, {"data.bad_rows": "refuse"}, "rejected"),
         ({"pairs.jsonl": "not json\n" * 9}, {}, "line 1"),
         ({"pairs.jsonl": ""}, {}, "pairs.jsonl"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rl_lab.errors import UserError
+from rl_lab.rlhf.data.duplicates import duplicate_groups
 from rl_lab.rlhf.jsonl import read_jsonl, write_jsonl
 from tests.rlhf.data_stage import run_stage
 
@@ -95,6 +96,34 @@ def test_own_texts_are_cleaned_and_split(tmp_path: Path) -> None:
     assert report["dropped"]["text is empty"]["count"] == 1
     assert report["dropped"]["duplicate of an earlier row"]["count"] >= 9
     assert len(read_jsonl(path / "texts-heldout.jsonl")) == round(0.1 * report["kept"])
+
+
+def test_no_pretraining_text_is_nearly_one_of_a_held_out_pair(tmp_path: Path) -> None:
+    pairs = own_pairs(tmp_path / "pairs.jsonl")
+    rng = np.random.default_rng(1)
+    rows = read_jsonl(pairs)
+    asked = [f"{row['prompt']}{row['chosen']}" for row in rows]
+    alone = [row["rejected"].strip().upper() for row in rows]
+    others = [sentence(rng) for _ in range(100)]
+    (tmp_path / "texts.txt").write_text("\n".join([*others, *asked, *alone]), encoding="utf-8")
+    settings = {"preferences": str(pairs), "texts": str(tmp_path / "texts.txt")}
+    path = run_stage(tmp_path / "data", bad_rows="refuse", **settings)
+    heldout = [
+        text
+        for row in read_jsonl(path / "pairs-heldout.jsonl")
+        for side in ("chosen", "rejected")
+        for text in (row["prompt"] + row[side], row[side])
+    ]
+    train = [row["text"] for row in read_jsonl(path / "texts-train.jsonl")]
+    groups = duplicate_groups(heldout + train, 0.8)
+    assert min(groups[len(heldout) :]) >= len(heldout)
+
+    dropped = json.loads((path / "report.json").read_text(encoding="utf-8"))["cleaned"]["texts"]
+    left_out = dropped["dropped"]["nearly a text of a held-out pair"]["count"]
+    assert left_out >= len(heldout) / 2
+    card = (path / "card.md").read_text(encoding="utf-8")
+    assert f"{left_out:,} nearly a text of a held-out pair" in card
+    assert "of a held-out pair, or nearly, are left out" in " ".join(card.split())
 
 
 @pytest.mark.parametrize(

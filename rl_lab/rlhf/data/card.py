@@ -65,7 +65,8 @@ _FILES = """\
 # The user's own files
 
 Prepared from the files named in recipe.yaml, whose licence, origin and flaws only their owner
-knows. Rows that share a prompt or a text, or nearly, are on the same side of the split.
+knows. Rows that share a prompt or a text, or nearly, are on the same side of the split. Pretraining
+texts that are a text of a held-out pair, or nearly, are left out.
 """
 
 

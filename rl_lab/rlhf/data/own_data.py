@@ -22,6 +22,8 @@ from rl_lab.rlhf.data.sides import divide, pair_groups, prompt_sides, prompts_of
 
 STEPS = 3
 """How often `prepare_own_data` calls `say`, at most."""
+OF_HELDOUT_PAIR = "nearly a text of a held-out pair"
+"""Why a usable pretraining text is left out."""
 
 
 def prepare_own_data(
@@ -61,6 +63,7 @@ def prepare_own_data(
     files: dict[str, list[Row]] = {}
     cleaned: dict[str, Any] = {}
     of_pairs: dict[str, bool] = {}  # their prompts: whether each is held out
+    judged_on: list[str] = []
     if preferences is not None:
         say(f"reading preferences from {preferences}")
         pairs, tally = load_preferences(preferences)
@@ -68,6 +71,9 @@ def prepare_own_data(
         groups = pair_groups(pairs, near_duplicate)
         heldout = divide(groups, heldout_share, streams[0], preferences)
         files |= _two_files("pairs", [pair.row() for pair in pairs], heldout)
+        judged_on = [
+            text for pair, out in zip(pairs, heldout, strict=True) for text in _texts_of(pair) * out
+        ]
         of_pairs = prompts_of_pairs(pairs, heldout, near_duplicate)
         if prompts is None and of_pairs:
             asked = {said(pair.prompt): pair.prompt for pair in pairs}
@@ -84,11 +90,21 @@ def prepare_own_data(
         _require_prompts(files, preferences, prompts)
     if texts is not None:
         say(f"reading texts from {texts}")
-        kept, tally = load_texts(texts, near_duplicate, words)
+        kept, tally = load_texts(texts, near_duplicate, words, judged_on)
         cleaned["texts"] = _checked(texts, tally, refuse)
         heldout = divide(list(range(len(kept))), heldout_texts, streams[2], texts)
         files |= _two_files("texts", [{"text": text} for text in kept], heldout)
     return Prepared(files, {"source": "files", "cleaned": cleaned})
+
+
+def _texts_of(pair: Pair) -> list[str]:
+    """What a language model must not have read before it is judged on a pair, in any form."""
+    sides = (pair.chosen, pair.rejected)
+    completions = [
+        [side] if isinstance(side, str) else [message["content"] for message in side]
+        for side in sides
+    ]
+    return [said(pair.prompt) + said(side) for side in sides] + [*completions[0], *completions[1]]
 
 
 def _two_files(name: str, rows: Sequence[Row], heldout: Sequence[bool]) -> dict[str, list[Row]]:
@@ -154,9 +170,15 @@ def load_prompts(path: Path, near_duplicate: float) -> tuple[list[Side], Tally]:
 
 
 def load_texts(
-    path: Path, near_duplicate: float, words: tuple[int, int]
+    path: Path, near_duplicate: float, words: tuple[int, int], judged_on: Sequence[str] = ()
 ) -> tuple[list[str], Tally]:
     """Read texts; of those that are nearly the same the first stays.
+
+    Args:
+        path: the file.
+        near_duplicate: Jaccard similarity from which two texts are one.
+        words: fewest and most words of a text.
+        judged_on: texts of held-out pairs; what is nearly one of them is dropped.
 
     Raises:
         UserError: the file cannot be read, or holds no usable text.
@@ -172,7 +194,7 @@ def load_texts(
             fit_lines.append(line)
         else:
             tally.drop(reason, said(side), line)
-    kept = _first_of_each(fit, fit_lines, near_duplicate, tally)
+    kept = _first_of_each(fit, fit_lines, near_duplicate, tally, judged_on)
     _some(path, tally, "text")
     return [fit[place] for place in kept], tally
 
@@ -191,14 +213,23 @@ def _column(table: Table, name: str, tally: Tally) -> tuple[list[Side], list[int
 
 
 def _first_of_each(
-    texts: list[str], lines: list[int], near_duplicate: float, tally: Tally
+    texts: list[str],
+    lines: list[int],
+    near_duplicate: float,
+    tally: Tally,
+    judged_on: Sequence[str] = (),
 ) -> list[int]:
-    """Places of what stays when only the first of each group of duplicates does."""
-    groups = duplicate_groups(texts, near_duplicate)
-    for place, first in enumerate(groups):
-        if first != place:
+    """Places of what stays: of each group of duplicates the first, unless it is judged on."""
+    groups = duplicate_groups([*judged_on, *texts], near_duplicate)
+    kept = []
+    for place, first in enumerate(groups[len(judged_on) :]):
+        if first < len(judged_on):
+            tally.drop(OF_HELDOUT_PAIR, texts[place], lines[place])
+        elif first < len(judged_on) + place:
             tally.drop("duplicate of an earlier row", texts[place], lines[place])
-    return [place for place, first in enumerate(groups) if first == place]
+        else:
+            kept.append(place)
+    return kept
 
 
 def _some(path: Path, tally: Tally, what: str) -> None:
@@ -210,12 +241,16 @@ def _some(path: Path, tally: Tally, what: str) -> None:
 
 def _checked(path: Path, tally: Tally, refuse: bool) -> dict[str, Any]:
     """The tally as a dict; the first unusable row is an error if rows are to be refused."""
-    if refuse and tally.lost:
-        line, reason = min(
-            (line or 0, reason) for reason, rows in tally.dropped.items() for line, _ in rows
-        )
+    unusable = [
+        (line or 0, reason)
+        for reason, rows in tally.dropped.items()
+        if reason != OF_HELDOUT_PAIR  # nothing is wrong with the row: the split came out so
+        for line, _ in rows
+    ]
+    if refuse and unusable:
+        line, reason = min(unusable)
         raise UserError(
-            f"{path}, line {line}: {reason} ({tally.lost} of {tally.read} rows cannot be used; "
+            f"{path}, line {line}: {reason} ({len(unusable)} of {tally.read} rows cannot be used; "
             "`data.bad_rows: drop` goes on without them)"
         )
     return {"file": str(path)} | tally.as_dict()
