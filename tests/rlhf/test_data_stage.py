@@ -16,7 +16,7 @@ import pytest
 from rl_lab.metrics import read_metrics
 from rl_lab.rlhf.data import downloads, movie_reviews
 from rl_lab.rlhf.data.ceiling import human_ceiling
-from rl_lab.rlhf.data.duplicates import duplicate_groups
+from rl_lab.rlhf.data.duplicates import duplicate_groups, normal_form
 from rl_lab.rlhf.data.ratings import MOVIES, OTHERS, read_ratings
 from rl_lab.rlhf.data.reviews import read_reviews
 from rl_lab.rlhf.jsonl import read_jsonl
@@ -38,6 +38,8 @@ def tar_of(files: dict[str, bytes]) -> bytes:
 
 
 WORDS = ["film", "plot", "actor", "scene", "story", "music", "joke", "end", "hero", "town"]
+JOKE = "It''s an ''old'' S&amp;M joke"
+SNIPPET = "One of a kind, this film!"
 MOODS = {1: ["good", "fine", "great", "warm"], -1: ["bad", "dull", "poor", "cold"]}
 
 
@@ -55,7 +57,8 @@ def archives() -> dict[Any, bytes]:
         texts, ratings = [], []
         for place in range(count):
             mood = 1 if place < count / 2 else -1
-            text = "It''s an ''old'' S&amp;M joke" if place % 200 == 7 else sentence(mood, rng)
+            text = JOKE if place % 200 == 7 else sentence(mood, rng)
+            text = SNIPPET if kind == MOVIES and place == 9 else text
             votes = np.clip(rng.integers(-1, 4, 15 + place // 30 % 3) * mood, -4, 4).tolist()
             name = (
                 str(place + 1)
@@ -74,9 +77,12 @@ def archives() -> dict[Any, bytes]:
     writer.writerow(["text", "label", "source"])
     for place in range(1200):
         mood = 1 if place % 2 else -1
-        text = "<br /><br />".join(
-            " ".join(sentence(mood, rng) for _ in range(2)) for _ in range(2)
-        )
+        said = [sentence(mood, rng) for _ in range(4)]
+        if 300 <= place < 304:
+            said[3] = "Give me a Break!" if place == 300 else "Give me a break."
+        elif 304 <= place < 306:
+            said[3] = SNIPPET
+        text = "<br /><br />".join((" ".join(said[:2]), " ".join(said[2:])))
         writer.writerow([text, int(mood > 0), "imdb"])
     writer.writerow(["rated snippet", 1, "rotten_tomatoes"])
     wheel = io.BytesIO()
@@ -138,6 +144,35 @@ def test_nothing_held_out_is_in_training_or_nearly(prepared: Path) -> None:
     pairs, judged = texts("pairs-train"), texts("scores-raters")
     groups = duplicate_groups(pairs + judged, 0.8)
     assert not set(groups[: len(pairs)]) & set(groups[len(pairs) :])
+
+
+def test_sentences_with_stars_are_each_other_ones_than_pairs_and_held_out_texts(
+    prepared: Path,
+) -> None:
+    stars = read_jsonl(prepared / "scores-stars.jsonl")
+    forms = [normal_form(row["text"]) for row in stars]
+    assert len(set(forms)) == len(forms)
+    elsewhere = {
+        normal_form(text)
+        for name in ("texts-heldout", "rated-heldout", "pairs-train", "pairs-heldout")
+        for row in read_jsonl(prepared / f"{name}.jsonl")
+        for text in (
+            [row["text"]]
+            if "text" in row
+            else [row["prompt"] + row[side] for side in ("chosen", "rejected")]
+        )
+    }
+    assert not elsewhere & set(forms)
+    # In reviews alone, two good and two bad ones.
+    assert {"text": "Give me a Break!", "score": 0.0} in stars
+
+    report = json.loads((prepared / "report.json").read_text(encoding="utf-8"))
+    cleaned = report["cleaned"]["scores-stars"]
+    assert cleaned["kept"] == len(stars)
+    dropped = {reason: found["count"] for reason, found in cleaned["dropped"].items()}
+    assert dropped["the words of an earlier sentence"] >= 3
+    assert dropped["the words of a snippet or of a held-out text"] == 2
+    assert "| scores-stars |" in (prepared / "card.md").read_text(encoding="utf-8")
 
 
 def test_no_prompt_is_on_both_sides(prepared: Path) -> None:
