@@ -109,7 +109,7 @@ def evaluate(
         rewards.build(ppo.rewards, reward, device, autocast == torch.bfloat16), judges, tokenizer,
         sampling, Memory(ppo.micro_batch), autocast, stop,
     )  # fmt: skip
-    longest = longest_prompt(before, sampling)
+    longest = longest_prompt(before.config, sampling.max_new_tokens)
     _, prompts = heldout_prompts(data, tokenizer, longest, False, ppo.looks.prompts)
     prompts = prompts[: section.prompts]
     most = max(section.best_of, default=0)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rl_lab.errors import UserError
 from rl_lab.metrics import MetricLog
@@ -78,7 +78,7 @@ def run_ppo(
     model, tokenizer = language_model.load(starting_model(ppo, pretrain), device)
     sampling = build_sampling(ppo.sampling, tokenizer, model)
 
-    longest = longest_prompt(model, sampling)
+    longest = longest_prompt(model.config, sampling.max_new_tokens)
     prompts, dropped = read_prompts(data / "prompts-train.jsonl", tokenizer, longest, refuse)
     looks, _ = heldout_prompts(data, tokenizer, longest, refuse, ppo.looks.prompts)
     if dropped:
@@ -171,15 +171,9 @@ def build_sampling(
     Raises:
         UserError: a stop token that the tokenizer does not have as one token.
     """
-    stops = {int(tokenizer.eos_token_id)}
+    stops = stop_tokens(section, tokenizer)
     generation = getattr(model.generation_config, "eos_token_id", None)
     stops |= set(generation if isinstance(generation, list) else [generation]) - {None}
-    for text in section.stop:
-        special = tokenizer.get_vocab().get(text)
-        ids = tokenizer(text, add_special_tokens=False).input_ids if special is None else [special]
-        if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
-            raise UserError(f"ppo.sampling.stop: {text!r} is not one token of this tokenizer")
-        stops.add(ids[0])
     banned = set(tokenizer.all_special_ids) - stops
     # Rows of the output layer beyond the vocabulary stand for no token.
     rows = model.get_output_embeddings().weight.shape[0]
@@ -190,21 +184,37 @@ def build_sampling(
     )  # fmt: skip
 
 
-def longest_prompt(model: PreTrainedModel, sampling: Sampling) -> int:
+def stop_tokens(section: SamplingSection, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids of the tokenizer's end token and of what the recipe stops at.
+
+    Raises:
+        UserError: a stop token that the tokenizer does not have as one token.
+    """
+    stops = {int(tokenizer.eos_token_id)}
+    for text in section.stop:
+        special = tokenizer.get_vocab().get(text)
+        ids = tokenizer(text, add_special_tokens=False).input_ids if special is None else [special]
+        if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+            raise UserError(f"ppo.sampling.stop: {text!r} is not one token of this tokenizer")
+        stops.add(ids[0])
+    return stops
+
+
+def longest_prompt(config: PreTrainedConfig, max_new_tokens: int) -> int:
     """Tokens a prompt may have, so that it and a full response fit the model's positions.
 
     Raises:
         UserError: a response alone does not.
     """
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
     if context is None:
         return 2**31
-    if sampling.max_new_tokens >= context:
+    if max_new_tokens >= context:
         raise UserError(
-            f"ppo.sampling.max_new_tokens ({sampling.max_new_tokens}) leaves no room for a prompt "
+            f"ppo.sampling.max_new_tokens ({max_new_tokens}) leaves no room for a prompt "
             f"in the model's context of {context} tokens"
         )
-    return int(context) - sampling.max_new_tokens
+    return int(context) - max_new_tokens
 
 
 def heldout_prompts(

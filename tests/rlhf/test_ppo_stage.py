@@ -162,12 +162,10 @@ def test_prompts_that_an_earlier_data_stage_did_not_leave(tmp_path: Path) -> Non
 
 
 def test_a_response_must_leave_room_for_a_prompt() -> None:
-    tokenizer = tiny_tokenizer()
-    model = tiny_model(len(tokenizer))
-    assert longest_prompt(model, build_sampling(SamplingSection(), tokenizer, model)) == 128 - 24
-    long = build_sampling(SamplingSection(max_new_tokens=128), tokenizer, model)
+    config = tiny_model(6).config
+    assert longest_prompt(config, 24) == 128 - 24
     with pytest.raises(UserError, match="leaves no room"):
-        longest_prompt(model, long)
+        longest_prompt(config, 128)
 
 
 def test_conversations_need_a_template_and_are_answered() -> None:
