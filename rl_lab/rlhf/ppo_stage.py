@@ -4,7 +4,7 @@ import copy
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from rl_lab.rlhf.next_token import next_token_loss
 from rl_lab.rlhf.policy import Critic, Policy
 from rl_lab.rlhf.ppo_recipe import PPO, Lora, SamplingSection
 from rl_lab.rlhf.ppo_update import MixLoss
-from rl_lab.rlhf.prompts import Prompt, read_prompts
+from rl_lab.rlhf.prompts import Prompt, listed, read_prompts
 from rl_lab.rlhf.reward_critic import critic_of_reward
 from rl_lab.rlhf.train_ppo import train_ppo
 from rl_lab.run import Run
@@ -80,10 +80,9 @@ def run_ppo(
 
     longest = longest_prompt(model.config, sampling.max_new_tokens)
     prompts, dropped = read_prompts(data / "prompts-train.jsonl", tokenizer, longest, refuse)
-    looks, _ = heldout_prompts(data, tokenizer, longest, refuse, ppo.looks.prompts)
-    if dropped:
-        listed = "; ".join(dropped[:5]) + ("; ..." if len(dropped) > 5 else "")
-        log.event(0, "prompts", f"{len(dropped):,} dropped: {listed}", "warning")
+    heldout = heldout_prompts(data, tokenizer, longest, refuse, ppo.looks.prompts)
+    for remark in ([listed(dropped)] if dropped else []) + heldout.remarks:
+        log.event(0, "prompts", remark, "warning")
     width = max(len(prompt.ids) for prompt in prompts) + sampling.max_new_tokens
     if model.device.type == "cpu" and width <= SHORT:
         make_lean(model)
@@ -94,7 +93,7 @@ def run_ppo(
         ppo.micro_batch, lambda why: log.event(run.status["step"], "memory", why, "warning")
     )
     look = Look(
-        looks, terms, judges, tokenizer, sampling, run.path / "samples.jsonl",
+        heldout.looks, terms, judges, tokenizer, sampling, run.path / "samples.jsonl",
         memory, stream(seed, LOOKS, 1)[0],
     )  # fmt: skip
     trained = sum(parameter.numel() for parameter in policy.trained_tensors().values())
@@ -217,13 +216,34 @@ def longest_prompt(config: PreTrainedConfig, max_new_tokens: int) -> int:
     return int(context) - max_new_tokens
 
 
+class HeldoutPrompts(NamedTuple):
+    """Prompts that no policy is trained on."""
+
+    looks: list[Prompt]
+    """Those that the best look is chosen by."""
+    evaluation: list[Prompt]
+    """Those that only the evaluation sees."""
+    remarks: list[str]
+    """What somebody who reads the evaluation should know of them."""
+
+
 def heldout_prompts(
     data: Path, tokenizer: PreTrainedTokenizerBase, longest: int, refuse: bool, looks: int
-) -> tuple[list[Prompt], list[Prompt]]:
-    """Split the held-out prompts: those of looks, and those that only the evaluation sees."""
-    prompts, _ = read_prompts(data / "prompts-heldout.jsonl", tokenizer, longest, refuse)
+) -> HeldoutPrompts:
+    """Split the held-out prompts: at most `looks` of them, and at most half, are for looks.
+
+    Raises:
+        UserError: there are none, or one cannot be used and `refuse`.
+    """
+    prompts, dropped = read_prompts(data / "prompts-heldout.jsonl", tokenizer, longest, refuse)
+    remarks = [f"of those held out, {listed(dropped)}"] if dropped else []
+    if len(prompts) == 1:
+        remarks.append(
+            "one prompt is held out, and both looks and evaluation see it: the policy is judged on "
+            "what it was chosen by; give more prompts"
+        )
     looks = min(looks, max(1, len(prompts) // 2))
-    return prompts[:looks], prompts[looks:] or prompts
+    return HeldoutPrompts(prompts[:looks], prompts[looks:] or prompts, remarks)
 
 
 def text_mix(

@@ -2,7 +2,7 @@
 
     texts-{train,heldout}.jsonl    {"text"}                                          pretraining
     pairs-{train,heldout}.jsonl    {"prompt", "chosen", "rejected", "share", "margin", "ceiling"}
-    prompts-{train,heldout}.jsonl  {"prompt"}                                        rollouts
+    prompts-{train,heldout}.jsonl  {"prompt"}; "from": place in the user's file      rollouts
     scores-<judge>.jsonl           {"text", "score"}                                 gold judges
     rated-heldout.jsonl            {"text", "ratings", "block"}                      human ceiling
     report.json, card.md           what went where and why; for machines and for people

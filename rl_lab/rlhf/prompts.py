@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from rl_lab.errors import UserError
@@ -33,7 +34,7 @@ def tokenize_prompt(source: str | Messages, tokenizer: PreTrainedTokenizerBase) 
     """Tokenise one prompt: a conversation by the chat template, text as the tokenizer does.
 
     Raises:
-        UserError: a conversation, and the tokenizer has no chat template.
+        UserError: a conversation, and the tokenizer has no chat template, or one that refuses it.
     """
     if isinstance(source, str):
         ids = list(tokenizer(source).input_ids)
@@ -46,9 +47,12 @@ def tokenize_prompt(source: str | Messages, tokenizer: PreTrainedTokenizerBase) 
             "the prompts are conversations, but the tokenizer has no chat template; give plain "
             "text prompts, or a policy with a chat template"
         )
-    encoded = tokenizer.apply_chat_template(
-        source, add_generation_prompt=True, tokenize=True, return_dict=False
-    )
+    try:
+        encoded = tokenizer.apply_chat_template(
+            source, add_generation_prompt=True, tokenize=True, return_dict=False
+        )
+    except TemplateError as error:
+        raise UserError(f"the policy's chat template refuses a conversation: {error}") from None
     return list(encoded)
 
 
@@ -58,13 +62,13 @@ def read_prompts(
     """Read a `prompts-*.jsonl` of the data stage.
 
     Args:
-        path: rows of {"prompt": text or messages}.
+        path: rows of {"prompt": text or messages}, and "from", where it stood in the user's file.
         tokenizer: the policy's.
         longest: tokens a prompt may have, so that prompt and response fit the context.
         refuse: whether one that is too long, or empty, is an error; else it is dropped.
 
     Returns:
-        The prompts, and for each one dropped a remark: its line and what is wrong with it.
+        The prompts, and for each one dropped a remark: where it is and what is wrong with it.
 
     Raises:
         UserError: a prompt that cannot be used, and `refuse`; or none is left.
@@ -72,26 +76,33 @@ def read_prompts(
     prompts: list[Prompt] = []
     dropped: list[str] = []
     rows = read_jsonl(path) if path.is_file() else []
+    side = "held out to judge on" if path.stem.endswith("heldout") else "to train on"
     if not rows:  # the data stage may be one that ran when there was no `ppo` to need prompts
-        side = "held out to judge on" if path.stem.endswith("heldout") else "to train on"
-        raise UserError(f"the data stage left no prompts {side}; set data.prompts, or give more")
+        raise UserError(f"the data stage left no prompt {side}; set data.prompts, or give more")
     for line, row in enumerate(rows, start=1):
         ids = tokenize_prompt(row["prompt"], tokenizer)
         if 1 <= len(ids) <= longest:
             prompts.append(Prompt(row["prompt"], ids))
             continue
+        where = row.get("from", f"{path.name}, line {line}")
         fault = f"has {len(ids)} tokens, where the context leaves 1 to {longest}"
         if refuse:
             raise UserError(
-                f"{path.name}, line {line}: the prompt {fault}; shorten it, or lower "
+                f"{where}: the prompt {fault}; shorten it, or lower "
                 "ppo.sampling.max_new_tokens, or set data.bad_rows to drop"
             )
-        dropped.append(f"line {line} {fault}")
+        dropped.append(f"{where} {fault}")
     if not prompts:
         raise UserError(
-            f"{path.name} has no prompt of 1 to {longest} tokens ({len(dropped)} dropped)"
+            f"no prompt {side} has 1 to {longest} tokens ({listed(dropped)}); give shorter ones, "
+            "or lower ppo.sampling.max_new_tokens"
         )
     return prompts, dropped
+
+
+def listed(dropped: Sequence[str]) -> str:
+    """How many were dropped, and the first few remarks."""
+    return f"{len(dropped):,} dropped: {'; '.join(dropped[:5])}{'; ...' * (len(dropped) > 5)}"
 
 
 def batch_of(prompts: Sequence[Prompt], size: int, index: int, seed: int) -> list[Prompt]:

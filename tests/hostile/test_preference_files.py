@@ -163,7 +163,7 @@ def test_parquet_columns_of_wrong_types_are_dropped_rows(tmp_path: Path) -> None
             "margin": pyarrow.array([b"x", b"y"]),
         },
     )
-    with pytest.raises(UserError, match=r"no usable pair .*line 1: chosen is neither text nor"):
+    with pytest.raises(UserError, match=r"no usable pair .*row 1: chosen is neither text nor"):
         check_file(path, 0.8)
     numbers = parquet(tmp_path / "n.parquet", {"chosen": [1, 2], "rejected": ["a", "b"]})
     with pytest.raises(UserError, match="chosen is neither text nor"):

@@ -211,6 +211,22 @@ def test_prompts_that_are_all_of_one_sides_pairs(tmp_path: Path, side: str, comp
     assert (train, heldout) == ((set(own), {"news"}) if side == "train" else ({"news"}, set(own)))
 
 
+def test_prompts_say_where_they_stand_in_the_users_file(tmp_path: Path) -> None:
+    pairs = pairs_of(tmp_path / "pairs.jsonl", [*topics(9), "", *topics(30)])
+    (tmp_path / "prompts.txt").write_text("\n" + "\n".join([*topics(9), "news"]))
+    for settings, expected in (
+        ({}, {"topic 0": "pairs.jsonl, line 1", "topic 20": "pairs.jsonl, line 31"}),
+        ({"prompts": str(tmp_path / "prompts.txt")}, {"topic 0": "prompts.txt, line 2"}),
+    ):
+        path = run_stage(tmp_path / str(len(settings)), preferences=str(pairs), **settings)
+        places = {
+            row["prompt"]: row["from"]
+            for side in ("train", "heldout")
+            for row in read_jsonl(path / f"prompts-{side}.jsonl")
+        }
+        assert places.items() >= expected.items()
+
+
 def test_a_prompt_near_one_of_training_pairs_is_not_judged_on(tmp_path: Path) -> None:
     """Even where one prompt stands above most pairs, and so does not bind them."""
     prompts = ["Write."] * 30 + topics(19) + ["Write!"] * 9

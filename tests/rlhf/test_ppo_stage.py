@@ -16,6 +16,7 @@ from rl_lab.rlhf.ppo_recipe import PPO, SamplingSection
 from rl_lab.rlhf.ppo_stage import (
     build_policy,
     build_sampling,
+    heldout_prompts,
     longest_prompt,
     save_model,
     text_mix,
@@ -141,23 +142,40 @@ def test_texts_are_mixed_in_beside_adapters_too(tmp_path: Path, precision: Any) 
 def test_prompts_too_long_are_dropped_or_refused(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer()
     path = tmp_path / "prompts-train.jsonl"
-    write_jsonl(path, [{"prompt": "a"}, {"prompt": "a b c a"}, {"prompt": ""}])
+    long = {"prompt": "a b c a", "from": "mine.txt, line 7"}
+    write_jsonl(path, [{"prompt": "a"}, long, {"prompt": ""}])
     prompts, dropped = read_prompts(path, tokenizer, 3, refuse=False)
     assert [prompt.source for prompt in prompts] == ["a"]
-    assert [remark[:6] for remark in dropped] == ["line 2", "line 3"]
-    with pytest.raises(UserError, match="line 2: the prompt has 4 tokens"):
+    assert dropped[0].startswith("mine.txt, line 7 has 4 tokens")
+    assert dropped[1].startswith("prompts-train.jsonl, line 3 has 0 tokens")
+    with pytest.raises(UserError, match=r"mine\.txt, line 7: the prompt has 4 tokens"):
         read_prompts(path, tokenizer, 3, refuse=True)
-    write_jsonl(path, [{"prompt": "a b c a"}])
-    with pytest.raises(UserError, match="has no prompt of 1 to 3 tokens"):
+    write_jsonl(path, [long])
+    with pytest.raises(UserError, match=r"to train on has 1 to 3 tokens \(1 dropped: mine"):
         read_prompts(path, tokenizer, 3, refuse=False)
+
+
+def test_what_is_said_of_held_out_prompts(tmp_path: Path) -> None:
+    path = tmp_path / "prompts-heldout.jsonl"
+    rows: list[dict[str, Any]] = [{"prompt": word} for word in "abc"]
+    write_jsonl(path, rows)
+    heldout = heldout_prompts(tmp_path, tiny_tokenizer(), 3, False, 2)
+    assert [prompt.source for prompt in heldout.looks] == ["a"]
+    assert [prompt.source for prompt in heldout.evaluation] == ["b", "c"]
+    assert heldout.remarks == []
+    write_jsonl(path, [rows[0], {"prompt": "a b c a", "from": "mine.txt, line 7"}])
+    heldout = heldout_prompts(tmp_path, tiny_tokenizer(), 3, False, 2)
+    assert heldout.looks == heldout.evaluation
+    assert "1 dropped: mine.txt, line 7 has 4 tokens" in heldout.remarks[0]
+    assert "both looks and evaluation see it" in heldout.remarks[1]
 
 
 def test_prompts_that_an_earlier_data_stage_did_not_leave(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer()
-    with pytest.raises(UserError, match=r"left no prompts to train on; set data\.prompts"):
+    with pytest.raises(UserError, match=r"left no prompt to train on; set data\.prompts"):
         read_prompts(tmp_path / "prompts-train.jsonl", tokenizer, 3, refuse=False)
     write_jsonl(tmp_path / "prompts-heldout.jsonl", [])
-    with pytest.raises(UserError, match=r"left no prompts held out to judge on"):
+    with pytest.raises(UserError, match=r"left no prompt held out to judge on"):
         read_prompts(tmp_path / "prompts-heldout.jsonl", tokenizer, 3, refuse=False)
 
 
@@ -179,6 +197,9 @@ def test_conversations_need_a_template_and_are_answered() -> None:
     )
     assert tokenizer.decode(tokenize_prompt(messages, tokenizer)) == "<bos> a b c"
     assert Prompt(messages, [1]).text == "a b → "
+    tokenizer.chat_template = "{{ raise_exception('no system, please') }}"
+    with pytest.raises(UserError, match="refuses a conversation: no system, please"):
+        tokenize_prompt(messages, tokenizer)
 
 
 def test_batches_are_passes_over_the_prompts_and_need_no_history() -> None:

@@ -20,7 +20,7 @@ def check_file(path: Path, near_duplicate: float) -> dict[str, Any]:
     """
     columns = read_table(path, "text", Tally()).columns
     if {"chosen", "rejected"} & columns:
-        pairs, tally = load_preferences(path)
+        pairs, _, tally = load_preferences(path)
         sides = {name: [said(getattr(pair, name)) for pair in pairs]
                  for name in ("prompt", "chosen", "rejected")}  # fmt: skip
         extra: dict[str, Any] = {
@@ -35,7 +35,7 @@ def check_file(path: Path, near_duplicate: float) -> dict[str, Any]:
         return {"kind": "preferences", **tally.as_dict(), **extra,
                 "words": {name: lengths(texts) for name, texts in sides.items()}}  # fmt: skip
     if "prompt" in columns:
-        prompts, tally = load_prompts(path, near_duplicate)
+        prompts, _, tally = load_prompts(path, near_duplicate)
         return {"kind": "prompts", **tally.as_dict(),
                 "words": {"prompt": lengths(map(said, prompts))}}  # fmt: skip
     if "text" in columns:

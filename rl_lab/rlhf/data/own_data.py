@@ -66,7 +66,7 @@ def prepare_own_data(
     judged_on: list[str] = []
     if preferences is not None:
         say(f"reading preferences from {preferences}")
-        pairs, tally = load_preferences(preferences)
+        pairs, lines, tally = load_preferences(preferences)
         cleaned["preferences"] = _checked(preferences, tally, refuse)
         groups = pair_groups(pairs, near_duplicate)
         heldout = divide(groups, heldout_share, streams[0], preferences)
@@ -76,16 +76,23 @@ def prepare_own_data(
         ]
         of_pairs = prompts_of_pairs(pairs, heldout, near_duplicate)
         if prompts is None and of_pairs:
-            asked = {said(pair.prompt): pair.prompt for pair in pairs}
-            rows = [{"prompt": asked[text]} for text in of_pairs]
+            asked = {
+                said(pair.prompt): _prompt_row(pair.prompt, preferences, tally, line)
+                for pair, line in reversed(list(zip(pairs, lines, strict=True)))
+            }
+            rows = [asked[text] for text in of_pairs]
             files |= _two_files("prompts", rows, list(of_pairs.values()))
     if prompts is not None:
         say(f"reading prompts from {prompts}")
-        found, tally = load_prompts(prompts, near_duplicate)
+        found, lines, tally = load_prompts(prompts, near_duplicate)
         cleaned["prompts"] = _checked(prompts, tally, refuse)
         spoken = list(map(said, found))
         heldout = prompt_sides(spoken, of_pairs, near_duplicate, heldout_share, streams[1], prompts)
-        files |= _two_files("prompts", [{"prompt": prompt} for prompt in found], heldout)
+        rows = [
+            _prompt_row(prompt, prompts, tally, line)
+            for prompt, line in zip(found, lines, strict=True)
+        ]
+        files |= _two_files("prompts", rows, heldout)
     if for_ppo:
         _require_prompts(files, preferences, prompts)
     if texts is not None:
@@ -105,6 +112,11 @@ def _texts_of(pair: Pair) -> list[str]:
         for side in sides
     ]
     return [said(pair.prompt) + said(side) for side in sides] + [*completions[0], *completions[1]]
+
+
+def _prompt_row(prompt: Side, path: Path, tally: Tally, line: int) -> Row:
+    """A prompt, and where it stands in the user's file: for what is said of it later."""
+    return {"prompt": prompt, "from": f"{path.name}, {tally.unit} {line}"}
 
 
 def _two_files(name: str, rows: Sequence[Row], heldout: Sequence[bool]) -> dict[str, list[Row]]:
@@ -144,20 +156,20 @@ def _require_prompts(
 # --- one file ------------------------------------------------------------------------------------
 
 
-def load_preferences(path: Path) -> tuple[list[Pair], Tally]:
-    """Read pairs.
+def load_preferences(path: Path) -> tuple[list[Pair], list[int], Tally]:
+    """Read pairs, and the line of each.
 
     Raises:
         UserError: the file cannot be read, or holds no usable pair.
     """
     tally = Tally()
-    pairs, _ = read_preferences(read_table(path, "text", tally), tally)
+    pairs, lines = read_preferences(read_table(path, "text", tally), tally)
     _some(path, tally, "pair")
-    return pairs, tally
+    return pairs, lines, tally
 
 
-def load_prompts(path: Path, near_duplicate: float) -> tuple[list[Side], Tally]:
-    """Read prompts; of those that are nearly the same the first stays.
+def load_prompts(path: Path, near_duplicate: float) -> tuple[list[Side], list[int], Tally]:
+    """Read prompts, and the line of each; of those that are nearly the same the first stays.
 
     Raises:
         UserError: the file cannot be read, or holds no usable prompt.
@@ -166,7 +178,7 @@ def load_prompts(path: Path, near_duplicate: float) -> tuple[list[Side], Tally]:
     sides, lines = _column(read_table(path, "prompt", tally), "prompt", tally)
     kept = _first_of_each(list(map(said, sides)), lines, near_duplicate, tally)
     _some(path, tally, "prompt")
-    return [sides[place] for place in kept], tally
+    return [sides[place] for place in kept], [lines[place] for place in kept], tally
 
 
 def load_texts(
@@ -235,7 +247,7 @@ def _first_of_each(
 def _some(path: Path, tally: Tally, what: str) -> None:
     if tally.read == tally.lost:
         reason, rows = max(tally.dropped.items(), key=lambda item: len(item[1]))
-        line = f"line {rows[0][0]}: " if rows[0][0] else ""
+        line = f"{tally.unit} {rows[0][0]}: " if rows[0][0] else ""
         raise UserError(f"{path}: no usable {what} among {tally.read} rows ({line}{reason})")
 
 
@@ -250,7 +262,7 @@ def _checked(path: Path, tally: Tally, refuse: bool) -> dict[str, Any]:
     if refuse and unusable:
         line, reason = min(unusable)
         raise UserError(
-            f"{path}, line {line}: {reason} ({len(unusable)} of {tally.read} rows cannot be used; "
-            "`data.bad_rows: drop` goes on without them)"
+            f"{path}, {tally.unit} {line}: {reason} ({len(unusable)} of {tally.read} rows cannot "
+            "be used; `data.bad_rows: drop` goes on without them)"
         )
     return {"file": str(path)} | tally.as_dict()

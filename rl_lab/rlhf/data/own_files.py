@@ -68,6 +68,7 @@ def read_table(path: Path, text_column: str, tally: Tally) -> Table:
         raise UserError(f"cannot read {path}: it is no regular file")
     ending = path.suffix.lower()
     if ending == ".parquet":
+        tally.unit = "row"
         rows = list(_parquet(path))
     elif ending == ".txt":
         rows = [FileRow(number, {text_column: line}) for number, line in _lines(path, tally)]
