@@ -1,7 +1,7 @@
 """The data stage: from a recipe's `data` section to the files every later stage reads.
 
     texts-{train,heldout}.jsonl    {"text"}                                          pretraining
-    pairs-{train,heldout}.jsonl    {"prompt", "chosen", "rejected", "share", "margin", "ceiling"}
+    pairs-{train,heldout}.jsonl    {"prompt", "chosen", "rejected", "share", "margin", "group"}
     prompts-{train,heldout}.jsonl  {"prompt"}; "from": place in the user's file      rollouts
     scores-<judge>.jsonl           {"text", "score"}                                 gold judges
     rated-heldout.jsonl            {"text", "ratings", "block"}                      human ceiling
