@@ -19,6 +19,7 @@ from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -166,7 +167,15 @@ def _messages(turn: Turn, role: str) -> list[Message]:
     return [{"role": role, "content": turn}] if isinstance(turn, str) else list(turn)
 
 
-def _load(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def read(source: str) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:
+    """Read what a reward model says of itself, without its weights.
+
+    Args:
+        source: a local directory or a hub id.
+
+    Raises:
+        ValueError: it is no reward model (not one label), or has no tokenizer or padding token.
+    """
     try:
         model_files.check(source)
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
@@ -178,6 +187,15 @@ def _load(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             f"{source!r} is no reward model: it has {config.num_labels} labels, "
             "a reward model has one"
         )
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise ValueError(f"the tokenizer of {source!r} has neither a padding nor an end token")
+        tokenizer.pad_token = tokenizer.eos_token
+    return config, tokenizer
+
+
+def _load(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    config, tokenizer = read(source)
     try:
         model_files.check_weights(source, config, AutoModelForSequenceClassification)
         model, loading = AutoModelForSequenceClassification.from_pretrained(
@@ -189,10 +207,6 @@ def _load(source: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if loading["missing_keys"]:
         missing = ", ".join(sorted(loading["missing_keys"])[:3])
         raise ValueError(f"{source!r} is no reward model: it has no trained weights for {missing}")
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token_id is None:
-            raise ValueError(f"the tokenizer of {source!r} has neither a padding nor an end token")
-        tokenizer.pad_token = tokenizer.eos_token
     tokenizer.truncation_side = "left"
     # Which token is the last one, and so carries the score, is told by the padding token.
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id

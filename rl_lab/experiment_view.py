@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from rl_lab import language_vitals
-from rl_lab.language_evaluation import LanguageEvaluation, mapping
+from rl_lab.language_evaluation import LanguageEvaluation, mapping, number, rows
 from rl_lab.metrics import Record
-from rl_lab.plain_json import parse
+from rl_lab.plain_json import parse, read_object
 from rl_lab.run import Run
 from rl_lab.run_view import RunView
 
@@ -34,6 +34,8 @@ class ExperimentView:
         self.samples: list[dict[str, Any]] = []
         """Completions of the newest look, as of `samples.jsonl`."""
         self.evaluation: LanguageEvaluation | None = None
+        self.ceiling: float | None = None
+        """Share of held-out pairs on which a judge can agree with people at most; None: unknown."""
         self._changed: dict[Path, int] = {}
         self._refresh_stages()
 
@@ -57,6 +59,9 @@ class ExperimentView:
         samples = self.run.path / "ppo" / "samples.jsonl"
         if self._has_changed(samples):
             self.samples = _newest_samples(samples)
+        report = self.run.path / "data" / "report.json"
+        if self._has_changed(report):
+            self.ceiling = _ceiling(read_object(report))
         for evaluation in (self.run.evaluation_file, self.run.path / "evaluate/evaluation.json"):
             if self._has_changed(evaluation):
                 content = Run(evaluation.parent).evaluations
@@ -157,6 +162,12 @@ class ExperimentView:
         if self.current == "pretrain":
             return language_vitals.pretraining_warnings(self.stage.records) + known
         return known
+
+
+def _ceiling(report: dict[str, Any]) -> float | None:
+    """Of the data stage's report, over pairs of any margin: its first row."""
+    first = next(iter(rows(report.get("ceiling"))), {})
+    return number(first.get("full"))
 
 
 def view_of(run: Run) -> RunView | ExperimentView:

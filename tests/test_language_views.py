@@ -88,6 +88,7 @@ def test_other_stages_show_their_numbers(runs_directory: Path) -> None:
     text = text_of([view_of(reward)])
     for words in ("member 2 of 3", "loss", "accuracy", "450 of 900 steps"):
         assert words in text, words
+    assert re.search(r"human ceiling +0\.954", text)
     judges = fake.build(runs_directory, "c", at="judges", state="running")
     assert "raters: fitted on 5,204 texts" in text_of([view_of(judges)])
 
@@ -172,7 +173,8 @@ def test_a_growing_experiment_is_followed(runs_directory: Path) -> None:
 def test_a_damaged_experiment_is_shown_and_reported(damage: str, runs_directory: Path) -> None:
     run = fake.build(runs_directory)
     for name in ("evaluation.json", "evaluate/evaluation.json", "reward/report.json",
-                 "ppo/samples.jsonl", "ppo/status.json"):  # fmt: skip
+                 "data/report.json", "judges/report.json", "ppo/samples.jsonl",
+                 "ppo/status.json"):  # fmt: skip
         (run.path / name).write_text(damage)
     (run.path / "ppo" / "recipe.yaml").write_text("a: [")
     assert text_of([view_of(run)])
@@ -310,6 +312,18 @@ def test_the_report_says_what_was_found_escapes_and_fetches_nothing(runs_directo
     assert len(ids) == len(set(ids))
     for target in re.findall(r'(?:href="#|url\(#)([^")]+)', page):
         assert target in ids
+
+
+def test_judges_accuracies_stand_beside_the_human_ceiling(runs_directory: Path) -> None:
+    path = write_report(fake.build(runs_directory), differences_to_default)
+    page = path.read_text(encoding="utf-8")
+    section = page[page.index("<h2>Gold judges") :]
+    section = re.sub(r"\s+", " ", re.sub("<[^>]+>", " ", section[: section.index("</table>")]))
+    assert "stars held out all 4,000 0.742 [0.728, 0.756] 0.910 0.954" in section
+    assert "stars held out from 1 on 1,900 0.823" in section
+    assert "training all 900 0.600 [0.580, 0.620] – –" in section
+    said = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    assert said["run"]["judges"]["stars"]["ceiling"] == {"half": 0.91, "full": 0.954}
 
 
 def test_a_report_is_of_an_experiment_not_of_a_stage(runs_directory: Path) -> None:

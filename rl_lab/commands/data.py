@@ -33,7 +33,7 @@ def check(
     json
         Print the report as JSON, and nothing else.
     """
-    from rl_lab.rlhf.data.own_data import check_file
+    from rl_lab.rlhf.data.own_check import check_file
 
     if not 0.5 <= near_duplicate <= 1:
         raise UserError(f"--near-duplicate {near_duplicate:g}: should be from 0.5 to 1")
@@ -51,6 +51,8 @@ def _show(file: Path, report: dict[str, Any], console: Console) -> None:
             f"{file}: {report['kind']}, {report['read']:,} rows read, {report['kept']:,} usable"
         )
     )
+    if report["cannot be split"]:
+        console.print(inert_text(f"training would stop: {report['cannot be split']}", "yellow"))
     if report["kind"] == "preferences":
         for line in _about_pairs(report):
             console.print(inert_text(line))
@@ -59,7 +61,8 @@ def _show(file: Path, report: dict[str, Any], console: Console) -> None:
         console.print()
         console.print(inert_text(f"dropped {dropped['count']:,}: {reason}", "yellow"))
         for example in dropped["examples"]:
-            line = f"  line {example['line']}: {inert(example['text'])}"
+            (unit, number), (_, text) = example.items()
+            line = f"  {unit} {number}: {inert(text)}"
             console.print(inert_text(line, "dim"), no_wrap=True, overflow="ellipsis")
         if dropped["count"] > len(dropped["examples"]):
             console.print(inert_text("  ...", "dim"))
@@ -74,7 +77,7 @@ def _about_pairs(report: dict[str, Any]) -> list[str]:
     ]
     if report["no space after prompt"]:
         lines.append(
-            f"in {report['no space after prompt']:,} the completion runs into the prompt's last "
+            f"in {report['no space after prompt']:,} a completion runs into the prompt's last "
             "word; begin completions with a space"
         )
     return lines

@@ -32,6 +32,7 @@ def content(experiment: ExperimentView) -> dict[str, Any]:
         "evaluation": experiment.evaluation,
         "warnings": language_vitals.warnings(experiment.ppo, experiment.kl_section),
         "samples": samples(experiment),
+        "judges": _judges(read_object(judges_report(experiment.run.path))),
         "reward": _reward(experiment.run.path / "reward" / "report.json"),
         "card": _text(experiment.run.path / "data" / "card.md"),
         "against_kl": language_charts.against_kl(experiment),
@@ -91,6 +92,37 @@ def _prompt(prompt: Any) -> str:
 
 def _at(pair: Any, index: int) -> float | None:
     return number(pair[index]) if isinstance(pair, list) and index < len(pair) else None
+
+
+# --- gold judges ---------------------------------------------------------------------------------
+
+
+def judges_report(experiment: Path) -> Path:
+    """What the judges' stage found."""
+    return experiment / "judges" / "report.json"
+
+
+def _judges(report: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for each judge and range of margins that its accuracy is known of."""
+    found = []
+    for name, judge in report.items():
+        known = mapping(judge)
+        for margin, end in (("all", ""), ("from 1 on", "_margin_1")):
+            accuracy = known.get(f"accuracy{end}")
+            if estimate(accuracy):
+                ceiling = mapping(known.get(f"ceiling{end}"))
+                found.append(
+                    {
+                        "judge": name,
+                        "pairs": "held out" if known.get("split") == "heldout" else "training",
+                        "margin": margin,
+                        "n": number(mapping(accuracy).get("n")),
+                        "accuracy": estimate(accuracy),
+                        "half": estimate(ceiling.get("half")),
+                        "full": estimate(ceiling.get("full")),
+                    }
+                )
+    return found
 
 
 # --- reward model --------------------------------------------------------------------------------

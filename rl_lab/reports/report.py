@@ -19,6 +19,7 @@ from rl_lab.experiment_view import ExperimentView, view_of
 from rl_lab.files import write_atomically, write_json
 from rl_lab.language_evaluation import mapping, number
 from rl_lab.metrics import numbers_of
+from rl_lab.plain_json import read_object
 from rl_lab.reports import background, figures, group_charts, group_report, language_report
 from rl_lab.reports.background import CompareWithDefault
 from rl_lab.results import Group, Result
@@ -64,6 +65,7 @@ def write_report(run: Run, compare: CompareWithDefault, output: Path | None = No
         template, content = "language_report.html.j2", language_report.content(view)
         shown |= {key: content[key] for key in ("stages", "warnings", "card")}
         shown["evaluation"] = run.evaluations
+        shown["judges"] = read_object(language_report.judges_report(run.path))
     else:
         template = "report.html.j2"
         shown |= _agent(view)

@@ -4,16 +4,17 @@ from pathlib import Path
 
 from rl_lab.errors import UserError
 from rl_lab.files import is_directory, is_file
+from rl_lab.rlhf.check_models import check_models
 from rl_lab.rlhf.experiment import device_of
 from rl_lab.rlhf.recipe import LanguageRecipe
 from rl_lab.rlhf.reward_functions import check_function
 
 
 def check(recipe: LanguageRecipe) -> None:
-    """Look for files, functions and devices that a recipe names.
+    """Look for files, functions, models and devices that a recipe names.
 
     Raises:
-        UserError: one is not there, or a stage needs data that no one gives.
+        UserError: one is not there, or of the wrong kind; or a stage needs data that is not given.
     """
     device_of(recipe)
     data = recipe.data
@@ -37,6 +38,7 @@ def check(recipe: LanguageRecipe) -> None:
         _check_model(recipe.ppo.policy, "ppo.policy")
     if recipe.reward is not None:
         _check_model(recipe.reward.base, "reward.base")
+    check_models(recipe)
 
 
 def _check_own_data(recipe: LanguageRecipe) -> None:

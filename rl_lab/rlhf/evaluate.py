@@ -109,9 +109,11 @@ def evaluate(
         rewards.build(ppo.rewards, reward, device, autocast == torch.bfloat16), judges, tokenizer,
         sampling, Memory(ppo.micro_batch), autocast, stop,
     )  # fmt: skip
-    longest = longest_prompt(before, sampling)
-    _, prompts = heldout_prompts(data, tokenizer, longest, False, ppo.looks.prompts)
-    prompts = prompts[: section.prompts]
+    longest = longest_prompt(before.config, sampling.max_new_tokens)
+    heldout = heldout_prompts(data, tokenizer, longest, False, ppo.looks.prompts)
+    for remark in heldout.remarks:
+        log.event(0, "prompts", remark, "warning")
+    prompts = heldout.evaluation[: section.prompts]
     most = max(section.best_of, default=0)
     total = 2 * len(prompts) + most * min(section.best_of_prompts, len(prompts))
     run.update_status(budget=total, step=0, unit="completions")

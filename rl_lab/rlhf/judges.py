@@ -22,6 +22,7 @@ from rl_lab.files import whole_directory, write_json
 from rl_lab.metrics import MetricLog
 from rl_lab.rlhf.jsonl import read_jsonl
 from rl_lab.rlhf.recipe import Judge
+from rl_lab.rlhf.reward_report import ceiling_from, read_ceiling
 from rl_lab.run import Run
 from rl_lab.signals import StopRequest
 from rl_lab.statistics import Interval, wilson_interval
@@ -136,12 +137,13 @@ def fit_judges(
 ) -> None:
     """Fit each judge, and measure it on rated pairs of texts that it was not fitted on.
 
-    Leaves `<name>/` for each fitted judge, and report.json with accuracies.
+    Leaves `<name>/` for each fitted judge, and report.json with accuracies beside human ceilings.
 
     Raises:
         UserError: there are no scores to fit a judge on.
     """
     run.update_status(budget=len(section), step=0, unit="judges")
+    ceiling = read_ceiling(data / "report.json")
     report = {}
     for number, (name, judge) in enumerate(section.items(), start=1):
         stop.check()
@@ -162,7 +164,7 @@ def fit_judges(
                     "judge on; give more"
                 ) from None
             gold.save(run.path / name)
-        report[name] = {"texts": len(fitted_on)} | _accuracy(gold, data, fitted_on)
+        report[name] = {"texts": len(fitted_on)} | _accuracy(gold, data, fitted_on, ceiling)
         log.event(number, "judge", f"{name}: {_said(report[name])}")
         run.update_status(step=number)
     write_json(run.path / "report.json", report)
@@ -187,8 +189,16 @@ def _scores(name: str, judge: Judge, data: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _accuracy(judge: GoldJudge, data: Path, fitted_on: set[str]) -> dict[str, Any]:
-    """Accuracy on rated pairs whose texts the judge has not seen; {} if there are none."""
+def _accuracy(
+    judge: GoldJudge,
+    data: Path,
+    fitted_on: set[str],
+    ceiling: Sequence[dict[str, Any]] | None,
+) -> dict[str, Any]:
+    """Accuracy on rated pairs whose texts the judge has not seen; {} if there are none.
+
+    Beside it the human ceiling, where raters are known: of held-out pairs, whichever are judged.
+    """
     for split in ("heldout", "train"):
         path = data / f"pairs-{split}.jsonl"
         pairs = [
@@ -203,7 +213,12 @@ def _accuracy(judge: GoldJudge, data: Path, fitted_on: set[str]) -> dict[str, An
             right = (chosen > rejected) + 0.5 * (chosen == rejected)
             wide = np.array([(pair["margin"] or 0) >= 1 for pair in pairs])
             found = {"split": split, "accuracy": asdict(_rate(right))}
-            return found | ({"accuracy_margin_1": asdict(_rate(right[wide]))} if wide.any() else {})
+            if wide.any():
+                found["accuracy_margin_1"] = asdict(_rate(right[wide]))
+            for least, key in ((0, "ceiling"), (1, "ceiling_margin_1")):
+                people = ceiling_from(ceiling, least)
+                found |= {key: people} if people else {}
+            return found
     return {}
 
 
@@ -215,4 +230,6 @@ def _said(report: Mapping[str, Any]) -> str:
     if "accuracy" not in report:
         return "there are no pairs to measure it on"
     accuracy = report["accuracy"]
-    return f"agrees with raters on {accuracy['mean']:.1%} of {accuracy['n']:,} pairs it never saw"
+    said = f"agrees with raters on {accuracy['mean']:.1%} of {accuracy['n']:,} pairs it never saw"
+    people = report.get("ceiling")
+    return f"{said} (human ceiling: {people['full']:.1%})" if people else said

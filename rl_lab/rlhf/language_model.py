@@ -44,12 +44,7 @@ def load(source: str | Path, device: str) -> tuple[PreTrainedModel, PreTrainedTo
         UserError: there is no such model, it cannot be read safely, it is no causal language
             model, or its tokenizer has no end token.
     """
-    try:
-        model_files.check(source)
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except Exception as error:  # also what a configuration's own checks raise
-        raise UserError(f"model {str(source)!r} cannot be read: {_first_line(error)}") from None
-    _check_causal(source, config)
+    config = load_config(source)
     tokenizer = load_tokenizer(source)
     try:
         model_files.check_weights(source, config, AutoModelForCausalLM)
@@ -81,6 +76,31 @@ def load(source: str | Path, device: str) -> tuple[PreTrainedModel, PreTrainedTo
         )
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model.to(device).eval(), tokenizer
+
+
+def load_config(source: str | Path) -> PreTrainedConfig:
+    """Load the configuration of a causal language model.
+
+    Raises:
+        UserError: it cannot be read, brings code, or is of another kind of model.
+    """
+    config = read_config(source)
+    _check_causal(source, config)
+    return config
+
+
+def read_config(source: str | Path) -> PreTrainedConfig:
+    """Load the configuration of a model of any kind.
+
+    Raises:
+        UserError: it cannot be read, or brings code.
+    """
+    try:
+        model_files.check(source)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # also what a configuration's own checks raise
+        raise UserError(f"model {str(source)!r} cannot be read: {_first_line(error)}") from None
+    return config
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:

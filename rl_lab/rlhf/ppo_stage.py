@@ -4,12 +4,12 @@ import copy
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rl_lab.errors import UserError
 from rl_lab.metrics import MetricLog
@@ -25,7 +25,7 @@ from rl_lab.rlhf.next_token import next_token_loss
 from rl_lab.rlhf.policy import Critic, Policy
 from rl_lab.rlhf.ppo_recipe import PPO, Lora, SamplingSection
 from rl_lab.rlhf.ppo_update import MixLoss
-from rl_lab.rlhf.prompts import Prompt, read_prompts
+from rl_lab.rlhf.prompts import Prompt, listed, read_prompts
 from rl_lab.rlhf.reward_critic import critic_of_reward
 from rl_lab.rlhf.sampling import check_cache
 from rl_lab.rlhf.snapshots import Snapshots
@@ -85,12 +85,11 @@ def run_ppo(
     sampling = build_sampling(ppo.sampling, tokenizer, model)
     check_cache(model, tokenizer.eos_token_id)
 
-    longest = longest_prompt(model, sampling)
+    longest = longest_prompt(model.config, sampling.max_new_tokens)
     prompts, dropped = read_prompts(data / "prompts-train.jsonl", tokenizer, longest, refuse)
-    looks, _ = heldout_prompts(data, tokenizer, longest, refuse, ppo.looks.prompts)
-    if dropped:
-        listed = "; ".join(dropped[:5]) + ("; ..." if len(dropped) > 5 else "")
-        log.event(0, "prompts", f"{len(dropped):,} dropped: {listed}", "warning")
+    heldout = heldout_prompts(data, tokenizer, longest, refuse, ppo.looks.prompts)
+    for remark in ([listed(dropped)] if dropped else []) + heldout.remarks:
+        log.event(0, "prompts", remark, "warning")
     width = max(len(prompt.ids) for prompt in prompts) + sampling.max_new_tokens
     if model.device.type == "cpu" and width <= SHORT:
         make_lean(model)
@@ -101,7 +100,7 @@ def run_ppo(
         ppo.micro_batch, lambda why: log.event(run.status["step"], "memory", why, "warning")
     )
     look = Look(
-        looks, terms, judges, tokenizer, sampling, run.path / "samples.jsonl",
+        heldout.looks, terms, judges, tokenizer, sampling, run.path / "samples.jsonl",
         memory, stream(seed, LOOKS, 1)[0],
     )  # fmt: skip
     for what, part in (("policy", policy.model), ("critic", policy.critic)):
@@ -179,15 +178,9 @@ def build_sampling(
     Raises:
         UserError: a stop token that the tokenizer does not have as one token.
     """
-    stops = {int(tokenizer.eos_token_id)}
+    stops = stop_tokens(section, tokenizer)
     generation = getattr(model.generation_config, "eos_token_id", None)
     stops |= set(generation if isinstance(generation, list) else [generation]) - {None}
-    for text in section.stop:
-        special = tokenizer.get_vocab().get(text)
-        ids = tokenizer(text, add_special_tokens=False).input_ids if special is None else [special]
-        if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
-            raise UserError(f"ppo.sampling.stop: {text!r} is not one token of this tokenizer")
-        stops.add(ids[0])
     banned = set(tokenizer.all_special_ids) - stops
     # Rows of the output layer beyond the vocabulary stand for no token.
     rows = model.get_output_embeddings().weight.shape[0]
@@ -198,30 +191,67 @@ def build_sampling(
     )  # fmt: skip
 
 
-def longest_prompt(model: PreTrainedModel, sampling: Sampling) -> int:
+def stop_tokens(section: SamplingSection, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Ids of the tokenizer's end token and of what the recipe stops at.
+
+    Raises:
+        UserError: a stop token that the tokenizer does not have as one token.
+    """
+    stops = {int(tokenizer.eos_token_id)}
+    for text in section.stop:
+        special = tokenizer.get_vocab().get(text)
+        ids = tokenizer(text, add_special_tokens=False).input_ids if special is None else [special]
+        if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+            raise UserError(f"ppo.sampling.stop: {text!r} is not one token of this tokenizer")
+        stops.add(ids[0])
+    return stops
+
+
+def longest_prompt(config: PreTrainedConfig, max_new_tokens: int) -> int:
     """Tokens a prompt may have, so that it and a full response fit the model's positions.
 
     Raises:
         UserError: a response alone does not.
     """
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context = getattr(config.get_text_config(), "max_position_embeddings", None)
     if context is None:
         return 2**31
-    if sampling.max_new_tokens >= context:
+    if max_new_tokens >= context:
         raise UserError(
-            f"ppo.sampling.max_new_tokens ({sampling.max_new_tokens}) leaves no room for a prompt "
+            f"ppo.sampling.max_new_tokens ({max_new_tokens}) leaves no room for a prompt "
             f"in the model's context of {context} tokens"
         )
-    return int(context) - sampling.max_new_tokens
+    return int(context) - max_new_tokens
+
+
+class HeldoutPrompts(NamedTuple):
+    """Prompts that no policy is trained on."""
+
+    looks: list[Prompt]
+    """Those that the best look is chosen by."""
+    evaluation: list[Prompt]
+    """Those that only the evaluation sees."""
+    remarks: list[str]
+    """What somebody who reads the evaluation should know of them."""
 
 
 def heldout_prompts(
     data: Path, tokenizer: PreTrainedTokenizerBase, longest: int, refuse: bool, looks: int
-) -> tuple[list[Prompt], list[Prompt]]:
-    """Split the held-out prompts: those of looks, and those that only the evaluation sees."""
-    prompts, _ = read_prompts(data / "prompts-heldout.jsonl", tokenizer, longest, refuse)
+) -> HeldoutPrompts:
+    """Split the held-out prompts: at most `looks` of them, and at most half, are for looks.
+
+    Raises:
+        UserError: there are none, or one cannot be used and `refuse`.
+    """
+    prompts, dropped = read_prompts(data / "prompts-heldout.jsonl", tokenizer, longest, refuse)
+    remarks = [f"of those held out, {listed(dropped)}"] if dropped else []
+    if len(prompts) == 1:
+        remarks.append(
+            "one prompt is held out, and both looks and evaluation see it: the policy is judged on "
+            "what it was chosen by; give more prompts"
+        )
     looks = min(looks, max(1, len(prompts) // 2))
-    return prompts[:looks], prompts[looks:] or prompts
+    return HeldoutPrompts(prompts[:looks], prompts[looks:] or prompts, remarks)
 
 
 def text_mix(

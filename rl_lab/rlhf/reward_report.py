@@ -133,6 +133,23 @@ def read_ceiling(path: Path) -> list[dict[str, Any]] | None:
     return json.loads(path.read_text(encoding="utf-8")).get("ceiling")
 
 
+def ceiling_from(ceiling: Sequence[dict[str, Any]] | None, least: float) -> dict[str, Any] | None:
+    """How often people agree on pairs of at least this margin.
+
+    Args:
+        ceiling: as of `read_ceiling`.
+        least: 0 or 1, the margins that it was measured from.
+
+    Returns:
+        `half` and `full`, as of `read_ceiling`; None where it was not measured.
+    """
+    for row in ceiling or ():
+        low, high = row["margin"]
+        if low == least and high >= 8:  # ratings are from -4 to 4
+            return {"half": row["half"], "full": row["full"]}
+    return None
+
+
 def _share(difference: np.ndarray) -> dict[str, Any] | None:
     """Accuracy with its interval; None of no pairs."""
     if not difference.size:

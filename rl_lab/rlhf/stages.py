@@ -32,7 +32,7 @@ def _data(stage: Stage) -> None:
 
     prepare_data(
         stage.recipe.data, stage.run, stage.log, stage.stop,
-        seed=stage.recipe.seed, device=stage.device,
+        seed=stage.recipe.seed, device=stage.device, for_ppo=stage.recipe.ppo is not None,
     )  # fmt: skip
 
 
@@ -120,6 +120,6 @@ GOES_ON = ("pretrain", "reward", "ppo")
 """Stages that go on from their newest snapshot after a kill; the others, all short, start over."""
 
 VERSION: Mapping[str, int] = {
-    "data": 2, "pretrain": 1, "reward": 1, "judges": 2, "ppo": 2, "evaluate": 1
+    "data": 3, "pretrain": 1, "reward": 1, "judges": 2, "ppo": 2, "evaluate": 1
 }  # fmt: skip
 """Raised when a change to the code changes what a stage makes, so that old ones are not reused."""

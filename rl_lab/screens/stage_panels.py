@@ -39,7 +39,10 @@ def pretrain(experiment: ExperimentView, view: RunView, width: int, height: int)
 
 
 def reward(experiment: ExperimentView, view: RunView, width: int, height: int) -> RenderableType:
-    """Loss and accuracy of each member on training pairs; on held-out pairs once judged."""
+    """Loss and accuracy of each member on training pairs; on held-out pairs once judged.
+
+    Beside these the human ceiling: how often anybody could agree with people.
+    """
     records = view.records
     members = _members(records)
     of = view.recipe.get("members") or _section(experiment, "reward").get("members") or "?"
@@ -48,8 +51,8 @@ def reward(experiment: ExperimentView, view: RunView, width: int, height: int) -
     table.add_row(
         *(Text(word, style="dim") for word in ("", "loss", "", "accuracy", "", "held-out"))
     )
-    columns = max(6, min(40, (width - 46) // 2))
-    room = max(1, height - 10)
+    columns = max(6, min(40, (width - 51) // 2))
+    room = max(1, height - 11)
     for member in list(members)[-room:]:
         loss, accuracy, heldout = members[member]
         table.add_row(
@@ -61,6 +64,8 @@ def reward(experiment: ExperimentView, view: RunView, width: int, height: int) -
     together = latest(records, "eval/ensemble_accuracy")
     if together is not None:
         table.add_row("together", "", "", "", "", Text(_newest([together]), style="bold cyan"))
+    if members and experiment.ceiling is not None:
+        table.add_row("human ceiling", "", "", "", "", _newest([experiment.ceiling]))
     parts = [
         Text(inert(head), style="bold"),
         drawing.progress(view),

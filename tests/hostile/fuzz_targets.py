@@ -31,7 +31,8 @@ from rl_lab.errors import UserError
 from rl_lab.experiment_view import view_of
 from rl_lab.reports import report
 from rl_lab.rl.recipe import AgentRecipe
-from rl_lab.rlhf.data.own_data import check_file, prepare_own_data
+from rl_lab.rlhf.data.own_check import check_file
+from rl_lab.rlhf.data.own_data import prepare_own_data
 from rl_lab.rlhf.recipe import LanguageRecipe
 from rl_lab.run import Run
 from rl_lab.screens.dashboard import plain_line, render

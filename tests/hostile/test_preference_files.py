@@ -15,7 +15,8 @@ import pytest
 from rl_lab.errors import UserError
 from rl_lab.rlhf.data import own_files
 from rl_lab.rlhf.data.cleaning import Tally
-from rl_lab.rlhf.data.own_data import check_file, prepare_own_data
+from rl_lab.rlhf.data.own_check import check_file
+from rl_lab.rlhf.data.own_data import prepare_own_data
 from rl_lab.rlhf.data.own_files import read_table
 from rl_lab.rlhf.data.preferences import read_preferences
 from tests.hostile.conftest import Refused
@@ -110,7 +111,7 @@ def test_pairs_that_contradict_each_other_are_both_dropped(tmp_path: Path) -> No
         (b"", "the file is empty"),
         (b"\n\n\r\n", "the file is empty"),
         (b"\xef\xbb\xbf", "the file is empty"),
-        (PAIR, "only 0 can be held out"),
+        (PAIR, "one usable row is too few"),
         (b"null\n3\n", "not one line, from line 1 on, is a row of data"),
         (b"\xff\xfe{\x00}\x00\n\x00", "not one line"),
         (b'{"chosen": "a"}\n{"chosen": "b"}\n', "no column 'rejected'"),
@@ -162,7 +163,7 @@ def test_parquet_columns_of_wrong_types_are_dropped_rows(tmp_path: Path) -> None
             "margin": pyarrow.array([b"x", b"y"]),
         },
     )
-    with pytest.raises(UserError, match=r"no usable pair .*line 1: chosen is neither text nor"):
+    with pytest.raises(UserError, match=r"no usable pair .*row 1: chosen is neither text nor"):
         check_file(path, 0.8)
     numbers = parquet(tmp_path / "n.parquet", {"chosen": [1, 2], "rejected": ["a", "b"]})
     with pytest.raises(UserError, match="chosen is neither text nor"):

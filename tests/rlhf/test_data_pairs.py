@@ -49,7 +49,7 @@ def test_a_prompt_is_cut_from_both() -> None:
     assert (pair.prompt, pair.chosen, pair.rejected) == ("The film", " is good", " is not")
     assert pair.row() == {
         "prompt": "The film", "chosen": " is good", "rejected": " is not",
-        "share": 1.0, "margin": 2.0, "group": None, "ceiling": None,
+        "share": 1.0, "margin": 2.0, "group": None,
     }  # fmt: skip
 
 

@@ -21,6 +21,10 @@ def message(role: str, content: str) -> dict[str, str]:
     return {"role": role, "content": content}
 
 
+CHAT = [message("user", "hello"), message("assistant", "hi")]
+OTHER_CHAT = [CHAT[0], message("assistant", "go away")]
+
+
 def write_lines(path: Path, rows: list[Any]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
@@ -40,6 +44,8 @@ def test_what_two_conversations_begin_with_is_the_prompt() -> None:
     assert pair_of({"prompt": start, "chosen": [good], "rejected": [bad]}) == expected
     given_as_text = {"prompt": "hello", "chosen": [*start, good], "rejected": [*start, bad]}
     assert pair_of(given_as_text) == expected
+    said_twice = {"prompt": start, "chosen": [*start, good], "rejected": [*start, bad]}
+    assert pair_of(said_twice) == expected
 
 
 @pytest.mark.parametrize(
@@ -60,6 +66,9 @@ def test_what_two_conversations_begin_with_is_the_prompt() -> None:
         ({"chosen": [message("me", "a")], "rejected": [message("user", "b")]}, "role is none of"),
         ({"chosen": [{"role": "user"}], "rejected": [message("user", "b")]}, "without text"),
         ({"prompt": [message("user", "p")], "chosen": "a", "rejected": "b"}, "prompt is chat"),
+        ({"prompt": "another", "chosen": CHAT, "rejected": OTHER_CHAT}, "prompt is text that no"),
+        ({"prompt": CHAT[:1], "chosen": CHAT, "rejected": OTHER_CHAT[1:]}, "the other does not"),
+        ({"prompt": CHAT[:1], "chosen": CHAT[:1], "rejected": CHAT}, "the prompt and no more"),
     ],
 )
 def test_unusable_rows_say_why(row: dict[str, Any], reason: str) -> None:
@@ -140,6 +149,7 @@ def test_parquet_and_text_files_are_read_as_well(tmp_path: Path) -> None:
     ("name", "content", "complaint"),
     [
         ("a.jsonl", b'[{"chosen": "a"}]', "one JSON array"),
+        ("a.jsonl", b'\n \n[\n{"chosen": "a"}\n]\n', "one JSON array"),
         ("a.jsonl", b"\n\n", "the file is empty"),
         ("a.parquet", b"PAR1", "cannot read"),
         ("a.csv", b"chosen,rejected", r"end in .jsonl, .parquet or .txt"),
@@ -151,6 +161,15 @@ def test_unreadable_files_are_user_errors(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=complaint):
         read_table(tmp_path / name, "text", Tally())
+
+
+def test_a_column_without_a_value_is_called_empty(tmp_path: Path) -> None:
+    nothing = pyarrow.array([None, None], pyarrow.string())
+    path = tmp_path / "pairs.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"chosen": nothing, "rejected": ["a", "b"]}), path)
+    tally = Tally()
+    with pytest.raises(UserError, match="the column 'chosen' is empty in every row"):
+        read_preferences(read_table(path, "text", tally), tally)
 
 
 def test_missing_files_and_columns_are_named(tmp_path: Path) -> None:

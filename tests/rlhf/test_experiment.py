@@ -266,12 +266,12 @@ def test_stages_that_ran_before_are_still_found() -> None:
     """
     found = hashes(recipes.load(LanguageRecipe, "movie-reviews"), UNDER)
     assert {name: inputs[:16] for name, inputs in found.items()} == {
-        "data": "c176e9cf80972d6f",
-        "pretrain": "295b8c3be9b0d9d8",
-        "reward": "13d24be77c20ace0",
-        "judges": "07512c6b673aa3f8",
-        "ppo": "772a1561641a16da",
-        "evaluate": "62d661a98629cd32",
+        "data": "36c953cbc123386d",
+        "pretrain": "c6d78c97ee3f88f4",
+        "reward": "3eb60cc81b905ecd",
+        "judges": "3a38785317cc2978",
+        "ppo": "3081e59f9b772ff0",
+        "evaluate": "d30b7d6f2ca9b693",
     }
 
 
@@ -280,6 +280,7 @@ def test_stages_that_ran_before_are_still_found() -> None:
     [
         ({}, {"data.preferences": "nowhere.jsonl"}, "there is no such file"),
         ({}, {"data.texts": None}, "data.texts is required"),
+        ({}, {"data.prompts": None}, "no pair of pairs.jsonl has a prompt; set data.prompts"),
         ({"pairs.jsonl": '{"chosen": "a b c"}\n' * 9}, {"data.bad_rows": "refuse"}, "rejected"),
         ({"pairs.jsonl": "not json\n" * 9}, {}, "line 1"),
         ({"pairs.jsonl": ""}, {}, "pairs.jsonl"),

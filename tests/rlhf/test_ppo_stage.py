@@ -17,6 +17,7 @@ from rl_lab.rlhf.ppo_recipe import PPO, SamplingSection
 from rl_lab.rlhf.ppo_stage import (
     build_policy,
     build_sampling,
+    heldout_prompts,
     longest_prompt,
     save_model,
     text_mix,
@@ -143,24 +144,48 @@ def test_texts_are_mixed_in_beside_adapters_too(tmp_path: Path, precision: Any) 
 def test_prompts_too_long_are_dropped_or_refused(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer()
     path = tmp_path / "prompts-train.jsonl"
-    write_jsonl(path, [{"prompt": "a"}, {"prompt": "a b c a"}, {"prompt": ""}])
+    long = {"prompt": "a b c a", "from": "mine.txt, line 7"}
+    write_jsonl(path, [{"prompt": "a"}, long, {"prompt": ""}])
     prompts, dropped = read_prompts(path, tokenizer, 3, refuse=False)
     assert [prompt.source for prompt in prompts] == ["a"]
-    assert [remark[:6] for remark in dropped] == ["line 2", "line 3"]
-    with pytest.raises(UserError, match="line 2: the prompt has 4 tokens"):
+    assert dropped[0].startswith("mine.txt, line 7 has 4 tokens")
+    assert dropped[1].startswith("prompts-train.jsonl, line 3 has 0 tokens")
+    with pytest.raises(UserError, match=r"mine\.txt, line 7: the prompt has 4 tokens"):
         read_prompts(path, tokenizer, 3, refuse=True)
-    write_jsonl(path, [{"prompt": "a b c a"}])
-    with pytest.raises(UserError, match=r"no prompt that can be used \(1 dropped: line 1 has 4"):
+    write_jsonl(path, [long])
+    with pytest.raises(UserError, match=r"to train on can be used \(1 dropped: mine"):
         read_prompts(path, tokenizer, 3, refuse=False)
 
 
-def test_a_response_must_leave_room_for_a_prompt() -> None:
+def test_what_is_said_of_held_out_prompts(tmp_path: Path) -> None:
+    path = tmp_path / "prompts-heldout.jsonl"
+    rows: list[dict[str, Any]] = [{"prompt": word} for word in "abc"]
+    write_jsonl(path, rows)
+    heldout = heldout_prompts(tmp_path, tiny_tokenizer(), 3, False, 2)
+    assert [prompt.source for prompt in heldout.looks] == ["a"]
+    assert [prompt.source for prompt in heldout.evaluation] == ["b", "c"]
+    assert heldout.remarks == []
+    write_jsonl(path, [rows[0], {"prompt": "a b c a", "from": "mine.txt, line 7"}])
+    heldout = heldout_prompts(tmp_path, tiny_tokenizer(), 3, False, 2)
+    assert heldout.looks == heldout.evaluation
+    assert "1 dropped: mine.txt, line 7 has 4 tokens" in heldout.remarks[0]
+    assert "both looks and evaluation see it" in heldout.remarks[1]
+
+
+def test_prompts_that_an_earlier_data_stage_did_not_leave(tmp_path: Path) -> None:
     tokenizer = tiny_tokenizer()
-    model = tiny_model(len(tokenizer))
-    assert longest_prompt(model, build_sampling(SamplingSection(), tokenizer, model)) == 128 - 24
-    long = build_sampling(SamplingSection(max_new_tokens=128), tokenizer, model)
+    with pytest.raises(UserError, match=r"left no prompt to train on; set data\.prompts"):
+        read_prompts(tmp_path / "prompts-train.jsonl", tokenizer, 3, refuse=False)
+    write_jsonl(tmp_path / "prompts-heldout.jsonl", [])
+    with pytest.raises(UserError, match=r"left no prompt held out to judge on"):
+        read_prompts(tmp_path / "prompts-heldout.jsonl", tokenizer, 3, refuse=False)
+
+
+def test_a_response_must_leave_room_for_a_prompt() -> None:
+    config = tiny_model(6).config
+    assert longest_prompt(config, 24) == 128 - 24
     with pytest.raises(UserError, match="leaves no room"):
-        longest_prompt(model, long)
+        longest_prompt(config, 128)
 
 
 def test_conversations_need_a_template_and_are_answered() -> None:
@@ -187,7 +212,9 @@ def test_a_conversation_that_the_template_refuses_is_dropped_or_refused(tmp_path
     write_jsonl(path, [{"prompt": [{"role": role, "content": "b"}]} for role in roles])
     prompts, dropped = read_prompts(path, tokenizer, 3, refuse=False)
     assert len(prompts) == 1
-    assert dropped == ["line 2 is not taken by the policy's chat template (no system)"]
+    assert dropped == [
+        f"{path.name}, line 2 is not taken by the policy's chat template (no system)"
+    ]
     with pytest.raises(UserError, match=r"line 2: the prompt is not taken by .*; change its roles"):
         read_prompts(path, tokenizer, 3, refuse=True)
     with pytest.raises(ValueError, match="template refuses: no system"):

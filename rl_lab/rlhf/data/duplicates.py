@@ -27,6 +27,11 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.casefold()) or [text.strip()]
 
 
+def normal_form(text: str) -> str:
+    """What two texts have in common that are of exactly the same words."""
+    return " ".join(words(text))
+
+
 def duplicate_groups(texts: Sequence[str], threshold: float) -> list[int]:
     """Find which texts belong together.
 

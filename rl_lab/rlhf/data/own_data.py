@@ -1,26 +1,29 @@
 """The `files` source: the user's preferences, prompts and texts, cleaned, grouped and split.
 
 Rows that belong together stay on one side of the split: pairs that share a prompt or a text, or
-nearly, and the prompts of those pairs. Texts are left as they are written.
+nearly, and the prompts of those pairs. Texts are left as they are written; one that is nearly a
+held-out pair's is left out.
 """
 
-from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rl_lab.errors import UserError
-from rl_lab.rlhf.data.cleaning import Tally, lengths, unfit_length
-from rl_lab.rlhf.data.duplicates import connected, duplicate_groups
+from rl_lab.rlhf.data.cleaning import Tally, unfit_length
+from rl_lab.rlhf.data.duplicates import duplicate_groups
 from rl_lab.rlhf.data.own_files import Table, read_table
 from rl_lab.rlhf.data.pairs import Pair
 from rl_lab.rlhf.data.preferences import Side, Unusable, read_preferences, said, side_of
 from rl_lab.rlhf.data.prepared import Prepared, Row, Say
+from rl_lab.rlhf.data.sides import divide, pair_groups, prompt_sides, prompts_of_pairs
 
 STEPS = 3
 """How often `prepare_own_data` calls `say`, at most."""
+OF_HELDOUT_PAIR = "nearly a text of a held-out pair"
+"""Why a usable pretraining text is left out."""
 
 
 def prepare_own_data(
@@ -34,6 +37,8 @@ def prepare_own_data(
     refuse: bool,
     seed: int,
     say: Say,
+    *,
+    for_ppo: bool = False,
 ) -> Prepared:
     """Read, clean, group and split what there is.
 
@@ -48,70 +53,123 @@ def prepare_own_data(
         refuse: make the first row that cannot be used an error.
         seed: what the split follows from.
         say: called before each file with a sentence.
+        for_ppo: whether there must be prompts to train on and others to judge on.
 
     Raises:
         UserError: a file cannot be read, has nothing usable, or cannot be divided; with `refuse`,
-            a row that cannot be used.
+            a row that cannot be used; with `for_ppo`, a side without prompts.
     """
     streams = [np.random.default_rng(child) for child in np.random.SeedSequence(seed).spawn(3)]
     files: dict[str, list[Row]] = {}
     cleaned: dict[str, Any] = {}
-    sides: dict[str, bool] = {}  # prompts whose side is settled: whether it is held out
+    of_pairs: dict[str, bool] = {}  # their prompts: whether each is held out
+    judged_on: list[str] = []
     if preferences is not None:
         say(f"reading preferences from {preferences}")
-        pairs, tally, groups = load_preferences(preferences, near_duplicate)
+        pairs, lines, tally = load_preferences(preferences)
         cleaned["preferences"] = _checked(preferences, tally, refuse)
-        heldout = _divide(groups, heldout_share, streams[0], preferences)
-        for side, name in ((False, "pairs-train"), (True, "pairs-heldout")):
-            files[name] = [p.row() for p, out in zip(pairs, heldout, strict=True) if out == side]
-        # One prompt above all pairs is on both sides; then it counts as a training prompt.
-        sides = {
-            said(pair.prompt): out
-            for pair, out in sorted(zip(pairs, heldout, strict=True), key=lambda both: -both[1])
-            if pair.prompt
-        }
-        asked = {said(pair.prompt): pair.prompt for pair in pairs if pair.prompt}
-        if prompts is None and asked:
-            for side, name in ((False, "prompts-train"), (True, "prompts-heldout")):
-                files[name] = [{"prompt": asked[text]} for text in asked if sides[text] == side]
+        groups = pair_groups(pairs, near_duplicate)
+        heldout = divide(groups, heldout_share, streams[0], preferences)
+        files |= _two_files("pairs", [pair.row() for pair in pairs], heldout)
+        judged_on = [
+            text for pair, out in zip(pairs, heldout, strict=True) for text in _texts_of(pair) * out
+        ]
+        of_pairs = prompts_of_pairs(pairs, heldout, near_duplicate)
+        if prompts is None and of_pairs:
+            asked = {
+                said(pair.prompt): _prompt_row(pair.prompt, preferences, tally, line)
+                for pair, line in reversed(list(zip(pairs, lines, strict=True)))
+            }
+            rows = [asked[text] for text in of_pairs]
+            files |= _two_files("prompts", rows, list(of_pairs.values()))
     if prompts is not None:
         say(f"reading prompts from {prompts}")
-        found, tally = load_prompts(prompts, near_duplicate)
+        found, lines, tally = load_prompts(prompts, near_duplicate)
         cleaned["prompts"] = _checked(prompts, tally, refuse)
-        heldout = _prompt_sides(found, sides, near_duplicate, heldout_share, streams[1], prompts)
-        for side, name in ((False, "prompts-train"), (True, "prompts-heldout")):
-            files[name] = [
-                {"prompt": prompt}
-                for prompt, out in zip(found, heldout, strict=True)
-                if out == side
-            ]
+        spoken = list(map(said, found))
+        heldout = prompt_sides(spoken, of_pairs, near_duplicate, heldout_share, streams[1], prompts)
+        rows = [
+            _prompt_row(prompt, prompts, tally, line)
+            for prompt, line in zip(found, lines, strict=True)
+        ]
+        files |= _two_files("prompts", rows, heldout)
+    if for_ppo:
+        _require_prompts(files, preferences, prompts)
     if texts is not None:
         say(f"reading texts from {texts}")
-        kept, tally = load_texts(texts, near_duplicate, words)
+        kept, tally = load_texts(texts, near_duplicate, words, judged_on)
         cleaned["texts"] = _checked(texts, tally, refuse)
-        heldout = _divide(list(range(len(kept))), heldout_texts, streams[2], texts)
-        for side, name in ((False, "texts-train"), (True, "texts-heldout")):
-            files[name] = [{"text": t} for t, out in zip(kept, heldout, strict=True) if out == side]
+        heldout = divide(list(range(len(kept))), heldout_texts, streams[2], texts)
+        files |= _two_files("texts", [{"text": text} for text in kept], heldout)
     return Prepared(files, {"source": "files", "cleaned": cleaned})
+
+
+def _texts_of(pair: Pair) -> list[str]:
+    """What a language model must not have read before it is judged on a pair, in any form."""
+    sides = (pair.chosen, pair.rejected)
+    completions = [
+        [side] if isinstance(side, str) else [message["content"] for message in side]
+        for side in sides
+    ]
+    return [said(pair.prompt) + said(side) for side in sides] + [*completions[0], *completions[1]]
+
+
+def _prompt_row(prompt: Side, path: Path, tally: Tally, line: int) -> Row:
+    """A prompt, and where it stands in the user's file: for what is said of it later."""
+    return {"prompt": prompt, "from": f"{path.name}, {tally.unit} {line}"}
+
+
+def _two_files(name: str, rows: Sequence[Row], heldout: Sequence[bool]) -> dict[str, list[Row]]:
+    """Rows by the file of their side."""
+    return {
+        f"{name}-{side}": [row for row, out in zip(rows, heldout, strict=True) if out == wanted]
+        for side, wanted in (("train", False), ("heldout", True))
+    }
+
+
+def _require_prompts(
+    files: dict[str, list[Row]], preferences: Path | None, prompts: Path | None
+) -> None:
+    """PPO trains on prompts and is judged on others.
+
+    Raises:
+        UserError: there are none of one kind; in terms of the user's files.
+    """
+    if "prompts-train" not in files:
+        raise UserError(f"no pair of {preferences} has a prompt; set data.prompts")
+    training, heldout = (files[f"prompts-{side}"] for side in ("train", "heldout"))
+    if training and heldout:
+        return
+    whose = "training" if training else "held-out"
+    lacking = "held out to judge on" if training else "trained on"
+    if prompts is None:
+        raise UserError(
+            f"{preferences}: every prompt stands above {whose} pairs, so none can be {lacking}; "
+            "set data.prompts"
+        )
+    raise UserError(
+        f"{prompts}: every prompt is, or nearly is, that of {whose} pairs of {preferences}, so "
+        f"none can be {lacking}; add prompts that no pair has"
+    )
 
 
 # --- one file ------------------------------------------------------------------------------------
 
 
-def load_preferences(path: Path, near_duplicate: float) -> tuple[list[Pair], Tally, list[int]]:
-    """Read pairs; the groups of those that must stay together come with them.
+def load_preferences(path: Path) -> tuple[list[Pair], list[int], Tally]:
+    """Read pairs, and the line of each.
 
     Raises:
         UserError: the file cannot be read, or holds no usable pair.
     """
     tally = Tally()
-    pairs, _ = read_preferences(read_table(path, "text", tally), tally)
+    pairs, lines = read_preferences(read_table(path, "text", tally), tally)
     _some(path, tally, "pair")
-    return pairs, tally, pair_groups(pairs, near_duplicate)
+    return pairs, lines, tally
 
 
-def load_prompts(path: Path, near_duplicate: float) -> tuple[list[Side], Tally]:
-    """Read prompts; of those that are nearly the same the first stays.
+def load_prompts(path: Path, near_duplicate: float) -> tuple[list[Side], list[int], Tally]:
+    """Read prompts, and the line of each; of those that are nearly the same the first stays.
 
     Raises:
         UserError: the file cannot be read, or holds no usable prompt.
@@ -120,13 +178,19 @@ def load_prompts(path: Path, near_duplicate: float) -> tuple[list[Side], Tally]:
     sides, lines = _column(read_table(path, "prompt", tally), "prompt", tally)
     kept = _first_of_each(list(map(said, sides)), lines, near_duplicate, tally)
     _some(path, tally, "prompt")
-    return [sides[place] for place in kept], tally
+    return [sides[place] for place in kept], [lines[place] for place in kept], tally
 
 
 def load_texts(
-    path: Path, near_duplicate: float, words: tuple[int, int]
+    path: Path, near_duplicate: float, words: tuple[int, int], judged_on: Sequence[str] = ()
 ) -> tuple[list[str], Tally]:
     """Read texts; of those that are nearly the same the first stays.
+
+    Args:
+        path: the file.
+        near_duplicate: Jaccard similarity from which two texts are one.
+        words: fewest and most words of a text.
+        judged_on: texts of held-out pairs; what is nearly one of them is dropped.
 
     Raises:
         UserError: the file cannot be read, or holds no usable text.
@@ -142,7 +206,7 @@ def load_texts(
             fit_lines.append(line)
         else:
             tally.drop(reason, said(side), line)
-    kept = _first_of_each(fit, fit_lines, near_duplicate, tally)
+    kept = _first_of_each(fit, fit_lines, near_duplicate, tally, judged_on)
     _some(path, tally, "text")
     return [fit[place] for place in kept], tally
 
@@ -161,152 +225,44 @@ def _column(table: Table, name: str, tally: Tally) -> tuple[list[Side], list[int
 
 
 def _first_of_each(
-    texts: list[str], lines: list[int], near_duplicate: float, tally: Tally
+    texts: list[str],
+    lines: list[int],
+    near_duplicate: float,
+    tally: Tally,
+    judged_on: Sequence[str] = (),
 ) -> list[int]:
-    """Places of what stays when only the first of each group of duplicates does."""
-    groups = duplicate_groups(texts, near_duplicate)
-    for place, first in enumerate(groups):
-        if first != place:
+    """Places of what stays: of each group of duplicates the first, unless it is judged on."""
+    groups = duplicate_groups([*judged_on, *texts], near_duplicate)
+    kept = []
+    for place, first in enumerate(groups[len(judged_on) :]):
+        if first < len(judged_on):
+            tally.drop(OF_HELDOUT_PAIR, texts[place], lines[place])
+        elif first < len(judged_on) + place:
             tally.drop("duplicate of an earlier row", texts[place], lines[place])
-    return [place for place, first in enumerate(groups) if first == place]
+        else:
+            kept.append(place)
+    return kept
 
 
 def _some(path: Path, tally: Tally, what: str) -> None:
     if tally.read == tally.lost:
         reason, rows = max(tally.dropped.items(), key=lambda item: len(item[1]))
-        line = f"line {rows[0][0]}: " if rows[0][0] else ""
+        line = f"{tally.unit} {rows[0][0]}: " if rows[0][0] else ""
         raise UserError(f"{path}: no usable {what} among {tally.read} rows ({line}{reason})")
 
 
 def _checked(path: Path, tally: Tally, refuse: bool) -> dict[str, Any]:
     """The tally as a dict; the first unusable row is an error if rows are to be refused."""
-    if refuse and tally.lost:
-        line, reason = min(
-            (line or 0, reason) for reason, rows in tally.dropped.items() for line, _ in rows
-        )
+    unusable = [
+        (line or 0, reason)
+        for reason, rows in tally.dropped.items()
+        if reason != OF_HELDOUT_PAIR  # nothing is wrong with the row: the split came out so
+        for line, _ in rows
+    ]
+    if refuse and unusable:
+        line, reason = min(unusable)
         raise UserError(
-            f"{path}, line {line}: {reason} ({tally.lost} of {tally.read} rows cannot be used; "
-            "`data.bad_rows: drop` goes on without them)"
+            f"{path}, {tally.unit} {line}: {reason} ({len(unusable)} of {tally.read} rows cannot "
+            "be used; `data.bad_rows: drop` goes on without them)"
         )
     return {"file": str(path)} | tally.as_dict()
-
-
-# --- groups and sides ----------------------------------------------------------------------------
-
-
-def pair_groups(pairs: Sequence[Pair], near_duplicate: float) -> list[int]:
-    """Number the groups of pairs that share a prompt or a text, or nearly.
-
-    Where one prompt stands above more than half of the pairs (an instruction to all of them), only
-    texts count.
-    """
-    texts = [
-        said(pair.prompt) + said(side) for pair in pairs for side in (pair.chosen, pair.rejected)
-    ]
-    same_text = duplicate_groups(texts, near_duplicate)
-    by_text: list[list[Hashable]] = [
-        [("text", same_text[2 * place]), ("text", same_text[2 * place + 1])]
-        for place in range(len(pairs))
-    ]
-    prompts = [said(pair.prompt) for pair in pairs]
-    same_prompt = duplicate_groups(prompts, near_duplicate)
-    by_both = [
-        keys + [("prompt", same)] * bool(prompt)
-        for keys, same, prompt in zip(by_text, same_prompt, prompts, strict=True)
-    ]
-    groups = connected(by_both)
-    return groups if max(Counter(groups).values()) <= len(pairs) / 2 else connected(by_text)
-
-
-def _divide(groups: list[int], share: float, rng: np.random.Generator, path: Path) -> list[bool]:
-    """Whether each row is held out: whole groups, drawn until they are about `share` of the rows.
-
-    Raises:
-        UserError: so many rows hang together that not even a tenth of that can be held out.
-    """
-    sizes = Counter(groups)
-    wanted = share * len(groups)
-    heldout: set[int] = set()
-    rows = 0
-    for group in rng.permutation(list(sizes)).tolist():
-        # A group that would overshoot by more than it helps stays in training; so does the last.
-        if rows + sizes[group] / 2 <= wanted and len(heldout) < len(sizes) - 1:
-            heldout.add(group)
-            rows += sizes[group]
-    if not heldout and len(sizes) > 1:
-        heldout.add(min(sizes, key=lambda group: sizes[group]))
-        rows = sizes[min(heldout)]
-    if rows < max(1, wanted / 10):
-        together = max(sizes.values())
-        raise UserError(
-            f"{path}: {together:,} of {len(groups):,} usable rows share texts with one another, "
-            f"directly or through others, so only {rows:,} can be held out; give rows of more "
-            "different texts"
-        )
-    return [group in heldout for group in groups]
-
-
-def _prompt_sides(
-    found: list[Side],
-    settled: dict[str, bool],
-    near_duplicate: float,
-    share: float,
-    rng: np.random.Generator,
-    path: Path,
-) -> list[bool]:
-    """Whether each prompt is held out: as the pairs that ask (nearly) the same are, else drawn."""
-    asked = list(settled)
-    groups = duplicate_groups(asked + [said(prompt) for prompt in found], near_duplicate)
-    side_of_group = {
-        groups[place]: settled[text] for place, text in reversed(list(enumerate(asked)))
-    }
-    drawn = _divide(groups[len(asked) :], share, rng, path)
-    return [
-        side_of_group.get(group, out)
-        for group, out in zip(groups[len(asked) :], drawn, strict=True)
-    ]
-
-
-# --- `rl-lab data check` -------------------------------------------------------------------------
-
-
-def check_file(path: Path, near_duplicate: float) -> dict[str, Any]:
-    """Report on one file as the data stage would see it: what it is, what would be dropped and why.
-
-    Raises:
-        UserError: the file cannot be read, or is of none of the three kinds.
-    """
-    columns = read_table(path, "text", Tally()).columns
-    if {"chosen", "rejected"} & columns:
-        pairs, tally, groups = load_preferences(path, near_duplicate)
-        sides = {name: [said(getattr(pair, name)) for pair in pairs]
-                 for name in ("prompt", "chosen", "rejected")}  # fmt: skip
-        extra: dict[str, Any] = {
-            "groups": len(set(groups)),
-            "with share": sum(pair.share is not None for pair in pairs),
-            "with margin": sum(pair.margin is not None for pair in pairs),
-            "chosen is longer": round(
-                sum(len(said(p.chosen)) > len(said(p.rejected)) for p in pairs) / len(pairs), 4
-            ),
-            "no space after prompt": sum(map(_runs_together, pairs)),
-        }
-        return {"kind": "preferences", **tally.as_dict(), **extra,
-                "words": {name: lengths(texts) for name, texts in sides.items()}}  # fmt: skip
-    if "prompt" in columns:
-        prompts, tally = load_prompts(path, near_duplicate)
-        return {"kind": "prompts", **tally.as_dict(),
-                "words": {"prompt": lengths(map(said, prompts))}}  # fmt: skip
-    if "text" in columns:
-        texts, tally = load_texts(path, near_duplicate, (1, 10**9))
-        return {"kind": "texts", **tally.as_dict(), "words": {"text": lengths(texts)}}
-    raise UserError(
-        f"{path}: no columns chosen and rejected, no prompt and no text "
-        f"(there are: {', '.join(sorted(columns)[:12]) or 'none'})"
-    )
-
-
-def _runs_together(pair: Pair) -> bool:
-    """Whether the prompt's last word and the completion's first would become one word."""
-    if not (isinstance(pair.prompt, str) and isinstance(pair.chosen, str) and pair.prompt):
-        return False
-    return pair.prompt[-1].isalnum() and pair.chosen[0].isalnum()

@@ -7,6 +7,7 @@ cannot be used is dropped and counted, by `preferences.py` and its neighbours.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,35 @@ class Table:
     path: Path
     rows: list[FileRow]
     columns: set[str]
-    """Every column that any row has."""
+    """Every column that any row has, or that a Parquet file tells of."""
+
+    @cached_property
+    def filled(self) -> set[str]:
+        """The columns that any row has a value in."""
+        return {
+            name for row in self.rows for name, value in row.values.items() if value is not None
+        }
+
+    def require_rows(self) -> None:
+        """Refuse a file whose lines are no rows, such as one of another format.
+
+        Raises:
+            UserError: there is not one row.
+        """
+        if not self.rows:
+            raise UserError(f"{self.path}: not one line, from line 1 on, is a row of data")
 
     def require(self, *names: str) -> None:
         """Refuse the file if it has not these columns.
 
         Raises:
-            UserError: the first column that is missing, and which there are.
+            UserError: the first column that is missing, and which there are; or that is empty.
         """
+        self.require_rows()
         for name in names:
+            if name in self.columns and name not in self.filled:
+                raise UserError(f"{self.path}: the column {name!r} is empty in every row")
             if name not in self.columns:
-                if not self.rows:
-                    raise UserError(f"{self.path}: not one line, from line 1 on, is a row of data")
                 there = ", ".join(sorted(self.columns)[:12]) or "none"
                 hint = nearest(name, self.columns)
                 raise UserError(f"{self.path}: no column {name!r} (there are: {there}){hint}")
@@ -67,8 +85,10 @@ def read_table(path: Path, text_column: str, tally: Tally) -> Table:
     if is_there(path) and not is_file(path):  # a directory, or a pipe that would hang
         raise UserError(f"cannot read {path}: it is no regular file")
     ending = path.suffix.lower()
+    columns: set[str] = set()
     if ending == ".parquet":
-        rows = list(_parquet(path))
+        tally.unit = "row"
+        rows, columns = _parquet(path)
     elif ending == ".txt":
         rows = [FileRow(number, {text_column: line}) for number, line in _lines(path, tally)]
     elif ending in JSON_LINES:
@@ -80,7 +100,7 @@ def read_table(path: Path, text_column: str, tally: Tally) -> Table:
     tally.read += len(rows)
     if not tally.read:
         raise UserError(f"{path}: the file is empty")
-    return Table(path, rows, {name for row in rows for name in row.values})
+    return Table(path, rows, columns.union(*(row.values for row in rows)))
 
 
 def _lines(path: Path, tally: Tally) -> Iterator[tuple[int, str]]:
@@ -104,10 +124,11 @@ def _lines(path: Path, tally: Tally) -> Iterator[tuple[int, str]]:
 
 
 def _json_lines(path: Path, tally: Tally) -> Iterator[FileRow]:
+    first = True
     for number, line in _lines(path, tally):
-        if number == 1 and line.startswith("["):
+        if first and line.startswith("["):
             raise UserError(f"{path}: one JSON array; write one object a line (JSON Lines)")
-        reason = "no JSON object"
+        first, reason = False, "no JSON object"
         try:
             values = json.loads(line, object_pairs_hook=_once)
         except _GivenTwiceError as fault:
@@ -133,7 +154,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _parquet(path: Path) -> Iterator[FileRow]:
+def _parquet(path: Path) -> tuple[list[FileRow], set[str]]:
+    """The rows, and the names of the columns."""
     import pyarrow
     import pyarrow.parquet
 
@@ -141,7 +163,8 @@ def _parquet(path: Path) -> Iterator[FileRow]:
         values: list[dict[str, Any]] = []
         unpacked = 0
         # A few kilobytes can stand for any number of equal rows.
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches(batch_size=1000):
+        file = pyarrow.parquet.ParquetFile(path)
+        for batch in file.iter_batches(batch_size=1000):
             unpacked += batch.nbytes
             if unpacked > LARGEST_TABLE:
                 raise UserError(f"{path}: its rows are more than {LARGEST_TABLE:,} bytes")
@@ -154,6 +177,7 @@ def _parquet(path: Path) -> Iterator[FileRow]:
     except pyarrow.ArrowException as error:
         first = str(error).splitlines()[0]
         raise UserError(f"cannot read {path}: {first}") from None
-    for number, row in enumerate(values, start=1):
-        # A column that only some rows have is null in the others.
-        yield FileRow(number, {name: value for name, value in row.items() if value is not None})
+    # A column that only some rows have is null in the others.
+    given = [{name: value for name, value in row.items() if value is not None} for row in values]
+    rows = [FileRow(number, row) for number, row in enumerate(given, start=1)]
+    return rows, set(file.schema_arrow.names)

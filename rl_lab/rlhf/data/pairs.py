@@ -43,7 +43,7 @@ class Pair:
 
     def row(self) -> dict[str, Any]:
         """As it is written to a pairs file."""
-        return asdict(self) | {"ceiling": None}
+        return asdict(self)
 
 
 def compare(one: Rated, other: Rated, prompt: str = "") -> Pair | None:

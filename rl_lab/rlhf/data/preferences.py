@@ -2,7 +2,8 @@
 
 A row has `chosen` and `rejected`; it may have `prompt`, and a `share` of votes or a `margin`.
 Plain: three strings; the text that is judged is prompt + completion, as written. Chat: lists of
-`{"role": ..., "content": ...}`; where the prompt is no such list, it is what both begin with.
+`{"role": ..., "content": ...}`; where the prompt is no such list, it is what both begin with, and
+where it is one that both repeat, it is cut from both.
 """
 
 import math
@@ -60,9 +61,12 @@ def pair_of(values: Mapping[str, Any]) -> Pair:
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise Unusable("one of chosen and rejected is text, the other chat messages")
     prompt = "" if values.get("prompt") is None else side_of(values, "prompt", may_be_empty=True)
-    if isinstance(prompt, str) and isinstance(chosen, list) and isinstance(rejected, list):
-        prompt, chosen, rejected = _common_messages(chosen, rejected)
-    if isinstance(prompt, list) and isinstance(chosen, str):
+    if isinstance(chosen, list) and isinstance(rejected, list):
+        if isinstance(prompt, str):
+            prompt, chosen, rejected = _common_messages(prompt, chosen, rejected)
+        else:
+            chosen, rejected = _without_prompt(prompt, chosen, rejected)
+    elif isinstance(prompt, list):
         raise Unusable("prompt is chat messages, chosen is text")
     if chosen == rejected:
         raise Unusable("chosen and rejected are the same")
@@ -116,9 +120,12 @@ def _encodable(text: str, name: str) -> str:
 
 
 def _common_messages(
-    chosen: list[Message], rejected: list[Message]
+    prompt: str, chosen: list[Message], rejected: list[Message]
 ) -> tuple[list[Message], list[Message], list[Message]]:
-    """Split what both conversations begin with from how each goes on."""
+    """Split what both conversations begin with from how each goes on.
+
+    A prompt beside them is one of the messages that they share, said once more.
+    """
     shared = 0
     for one, other in zip(chosen, rejected, strict=False):
         if one != other:
@@ -128,7 +135,24 @@ def _common_messages(
         raise Unusable("chosen and rejected are the same")
     if shared in (0, len(chosen), len(rejected)):
         raise Unusable("chosen and rejected are not two continuations of one conversation")
+    contents = {message["content"].strip() for message in chosen[:shared]}
+    if prompt.strip() and prompt.strip() not in contents:
+        raise Unusable("prompt is text that no message is with which both conversations begin")
     return chosen[:shared], chosen[shared:], rejected[shared:]
+
+
+def _without_prompt(
+    prompt: list[Message], chosen: list[Message], rejected: list[Message]
+) -> tuple[list[Message], list[Message]]:
+    """Cut the prompt from conversations that say it once more."""
+    repeats = [side[: len(prompt)] == prompt for side in (chosen, rejected)]
+    if not any(repeats):
+        return chosen, rejected
+    if not all(repeats):
+        raise Unusable("one of chosen and rejected repeats the prompt, the other does not")
+    if min(len(chosen), len(rejected)) == len(prompt):
+        raise Unusable("one of chosen and rejected is the prompt and no more")
+    return chosen[len(prompt) :], rejected[len(prompt) :]
 
 
 def _number(values: Mapping[str, Any], name: str, low: float, high: float) -> float | None:
