@@ -70,13 +70,13 @@ def train_reward(
     # 1. Pairs, as token ids.
     pairs = read_pairs(data / "pairs-train.jsonl", heldout=False)
     tokenizer = reward_tokenizer(base)
-    _check_positions(base, section.max_tokens)
+    max_tokens = _most_tokens(base, section.max_tokens)
     added = add_words(tokenizer, pairs)
-    dataset, too_long = tokenized(pairs, tokenizer, section.max_tokens, section.soft_labels)
+    dataset, too_long = tokenized(pairs, tokenizer, max_tokens, section.soft_labels)
     if not len(dataset):
         raise UserError(
-            f"no pair in {data / 'pairs-train.jsonl'} has at most {section.max_tokens} tokens; "
-            "raise reward.max_tokens"
+            f"no pair in {data / 'pairs-train.jsonl'} has at most {max_tokens} tokens; raise "
+            "reward.max_tokens, or take a base of more positions"
         )
     steps = max(1, round(section.epochs * len(dataset) / section.batch))
 
@@ -87,7 +87,7 @@ def train_reward(
     snapshots = Snapshots(run, log, "step", required=snapshots_required)
     snapshot = snapshots.newest(done=finished * steps)
     if snapshot is None and not finished:
-        _say_what_is_read(log, added, too_long, len(pairs), section.max_tokens)
+        _say_what_is_read(log, added, too_long, len(pairs), max_tokens)
     step = snapshot.step if snapshot else finished * steps
     run.update_status(step=step, budget=steps * section.members, unit="steps")
     clock.enter("train")
@@ -126,19 +126,13 @@ def train_reward(
         log.log(done, line)
 
 
-def _check_positions(base: Path | str, max_tokens: int) -> None:
-    """A reward model is asked about no more tokens than it has positions; nor does it learn more.
+def _most_tokens(base: Path | str, wanted: int) -> int:
+    """Tokens of a text that are learned from: no more than the base has positions.
 
-    Raises:
-        UserError: it would be.
+    A reward model is asked about no more either (see `TextRewardModel`).
     """
     config = AutoConfig.from_pretrained(base, trust_remote_code=False).get_text_config()
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions is not None and max_tokens > positions:
-        raise UserError(
-            f"reward.max_tokens ({max_tokens}) is more than the {positions} positions of "
-            f"{str(base)!r}; lower it"
-        )
+    return min(wanted, getattr(config, "max_position_embeddings", None) or wanted)
 
 
 def _say_what_is_read(

@@ -218,10 +218,14 @@ def test_votes_say_how_sure_people_were_so_their_margin_is_not_learned(base: Pat
     assert list(dataset["margin"]) == [0.0, 2.0, 2.0]
 
 
-def test_no_more_tokens_than_the_base_has_positions(tmp_path: Path, data: Path, base: Path) -> None:
-    section = SECTION.model_copy(update={"max_tokens": 4096})
-    with pytest.raises(UserError, match=r"reward\.max_tokens \(4096\) is more than the 2048 pos"):
-        train(tmp_path / "reward", data, base, section)
+def test_no_more_tokens_than_the_base_has_positions(tmp_path: Path, data: Path) -> None:
+    save_base(tmp_path / "short", max_position_embeddings=8)
+    run = train(tmp_path / "reward", data, tmp_path / "short")
+    report = json.loads((run.path / "report.json").read_text())
+    assert report["dropped"]["longer than max_tokens"] > 0
+    assert len(report["members"]) == 2
+    (event,) = (line for line in read_metrics(run.metrics_file) if line.get("event") == "dropped")
+    assert "longer than 8 tokens" in event["message"]
 
 
 def test_groups_stay_together_in_another_order_each_epoch() -> None:
