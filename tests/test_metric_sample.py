@@ -36,16 +36,22 @@ def written(path: Path, kinds: list[tuple[str, int]]) -> list[int]:
     return ends
 
 
-@given(st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 20)), max_size=40), st.data())
+@given(
+    st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 20)), max_size=40),
+    st.lists(st.floats(0, 1), max_size=3),  # shares: its length follows from the clock
+    st.sampled_from([7, 100, metric_sample.BLOCK]),
+)
 def test_a_short_log_is_kept_whole_however_it_is_read(
-    tmp_path_factory: pytest.TempPathFactory, kinds: list[tuple[str, int]], data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory,
+    kinds: list[tuple[str, int]],
+    read_to: list[float],
+    at_once: int,
 ) -> None:
     path = tmp_path_factory.mktemp("log") / "metrics.jsonl"
     written(path, kinds)
     content = path.read_bytes()
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(content)), max_size=3)))
-    block = metric_sample.BLOCK
-    metric_sample.BLOCK = data.draw(st.sampled_from([7, 100, block]))
+    cuts = sorted(round(share * len(content)) for share in read_to)
+    block, metric_sample.BLOCK = metric_sample.BLOCK, at_once
     try:
         sample = MetricSample(path)
         for end in (*cuts, len(content)):
