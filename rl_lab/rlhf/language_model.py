@@ -103,6 +103,12 @@ def read_config(source: str | Path) -> PreTrainedConfig:
     return config
 
 
+def positions(config: PreTrainedConfig) -> int | None:
+    """Tokens that a model can tell the places of; None where nothing says so."""
+    longest: int | None = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return longest
+
+
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
     """Load a tokenizer that pads left; one without a pad token pads with its end token.
 

@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from rl_lab.rlhf.language_model import positions
+
 
 def next_token_loss(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
@@ -21,7 +23,7 @@ def next_token_loss(
     Returns:
         The sum in nats, a scalar, and the number of tokens predicted.
     """
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or 1024
+    context = positions(model.config) or 1024
     end = tokenizer.eos_token_id
     rows = [[*tokenizer(text).input_ids, end][:context] for text in texts]
     rows = [row[:-1] if row[-2:] == [end, end] else row for row in rows]

@@ -104,8 +104,9 @@ def run_ppo(
         memory, stream(seed, LOOKS, 1)[0],
     )  # fmt: skip
     for what, part in (("policy", policy.model), ("critic", policy.critic)):
-        sizes = [(weights.numel(), weights.requires_grad) for weights in part.parameters()]
-        trained, of = (sum(n for n, learns in sizes if learns), sum(n for n, _ in sizes))
+        weights = list(part.parameters())
+        trained = sum(weight.numel() for weight in weights if weight.requires_grad)
+        of = sum(weight.numel() for weight in weights)
         log.event(0, what, f"{trained:,} of {of:,} weights are trained")
     train_ppo(
         ppo, policy, prompts, terms, tokenizer, sampling, look, snapshots, snapshot, stop,
@@ -213,7 +214,7 @@ def longest_prompt(config: PreTrainedConfig, max_new_tokens: int) -> int:
     Raises:
         UserError: a response alone does not.
     """
-    context = getattr(config.get_text_config(), "max_position_embeddings", None)
+    context = language_model.positions(config)
     if context is None:
         return 2**31
     if max_new_tokens >= context:
@@ -221,7 +222,7 @@ def longest_prompt(config: PreTrainedConfig, max_new_tokens: int) -> int:
             f"ppo.sampling.max_new_tokens ({max_new_tokens}) leaves no room for a prompt "
             f"in the model's context of {context} tokens"
         )
-    return int(context) - max_new_tokens
+    return context - max_new_tokens
 
 
 class HeldoutPrompts(NamedTuple):

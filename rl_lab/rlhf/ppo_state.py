@@ -46,6 +46,7 @@ def save(
 
 
 def restore(
+    run: Run,
     snapshot: Snapshot,
     policy: Policy,
     reference: Reference,
@@ -71,6 +72,8 @@ def restore(
     progress.moments, progress.best = RunningMoments(**saved["moments"]), saved["best"]
     progress.forgiven, progress.rate = saved["forgiven"], saved["rate"]
     memory.restore(snapshot.state["memory"])
+    # A best beyond the snapshot is to come again.
+    checkpoint.prune(run.best, range(progress.update + 1))
     return reference
 
 

@@ -231,7 +231,7 @@ def sample(
     """
     model.eval()
     starts = [" ".join(text.split()[:PROMPT_WORDS]) for text in texts]
-    positions = getattr(model.config, "max_position_embeddings", None) or 2**31
+    positions = language_model.positions(model.config) or 2**31
     room = max(1, positions - SAMPLE_TOKENS)  # where nothing parts words, three may be a paragraph
     prompts = tokenizer.pad(
         {"input_ids": [sequence[:-1][:room] for sequence in tokenizers.encode(tokenizer, starts)]},
@@ -286,7 +286,7 @@ def _batches(rows: int, size: int, seed: int) -> Iterator[Tensor]:
 
 
 def _check_context(model: PreTrainedModel, context: int) -> None:
-    longest = getattr(model.config, "max_position_embeddings", None)
+    longest = language_model.positions(model.config)
     if longest is not None and context > longest:
         raise UserError(
             f"pretrain.context: rows of {context} tokens do not fit into a model of "

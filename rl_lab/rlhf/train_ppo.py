@@ -104,9 +104,7 @@ def train_ppo(  # noqa: PLR0915 -- a run reads top to bottom
     optimizer = _optimizer(policy, ppo)
     progress, memory = Progress(coefficient=ppo.kl.coefficient), look.memory
     if snapshot is not None:
-        reference = ppo_state.restore(snapshot, policy, start, optimizer, progress, memory)
-        # A best policy beyond it is to come again.
-        checkpoint.prune(run.best, range(progress.update + 1))
+        reference = ppo_state.restore(run, snapshot, policy, start, optimizer, progress, memory)
     run.start(ppo.updates, progress.update, progress.best)
     run.update_status(unit="updates")
     clock = PhaseClock("update")
@@ -221,8 +219,9 @@ def _roll_back(
         raise error
     snapshot = snapshots.newest()
     assert snapshot is not None
-    reference = ppo_state.restore(snapshot, policy, start, optimizer, progress, memory)
-    checkpoint.prune(snapshots.run.best, range(progress.update + 1))
+    reference = ppo_state.restore(
+        snapshots.run, snapshot, policy, start, optimizer, progress, memory
+    )
     memory.restore(fits)
     progress.forgiven, progress.rate = forgiven, rate
     snapshots.log.event(

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from datasets import Dataset
 from transformers import (
-    AutoConfig,
     PreTrainedTokenizerBase,
     PrinterCallback,
     TrainerCallback,
@@ -131,8 +130,7 @@ def _most_tokens(base: Path | str, wanted: int) -> int:
 
     A reward model is asked about no more either (see `TextRewardModel`).
     """
-    config = AutoConfig.from_pretrained(base, trust_remote_code=False).get_text_config()
-    return min(wanted, getattr(config, "max_position_embeddings", None) or wanted)
+    return min(wanted, language_model.positions(language_model.read_config(base)) or wanted)
 
 
 def _say_what_is_read(
