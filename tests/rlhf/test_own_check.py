@@ -11,23 +11,11 @@ from rl_lab.commands.data import check
 from rl_lab.errors import UserError
 from rl_lab.rlhf.data.own_check import check_file
 from rl_lab.rlhf.jsonl import write_jsonl
-
-
-def pairs_file(path: Path, rows: int) -> Path:
-    """Pairs of which each four ask the same prompt."""
-    write_jsonl(
-        path,
-        [
-            {"prompt": f"Tell me about number {row // 4}.", "chosen": f" It is good {row}.",
-             "rejected": f" It is rather bad {row}.", "margin": 1.5}
-            for row in range(rows)
-        ],
-    )  # fmt: skip
-    return path
+from tests.rlhf.data_stage import own_pairs
 
 
 def test_check_reports_what_the_stage_would_do(tmp_path: Path) -> None:
-    path = pairs_file(tmp_path / "pairs.jsonl", 20)
+    path = own_pairs(tmp_path / "pairs.jsonl", 20)
     with path.open("a", encoding="utf-8") as file:
         file.write('{"chosen": "only this"}\n')
     report = check_file(path, 0.8)
@@ -46,7 +34,7 @@ def test_check_reports_what_the_stage_would_do(tmp_path: Path) -> None:
 def test_check_command_prints_lines_and_reasons(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = pairs_file(tmp_path / "pairs.jsonl", 8)
+    path = own_pairs(tmp_path / "pairs.jsonl", 8)
     with path.open("a", encoding="utf-8") as file:
         file.write('{"chosen": "\\u001b[31mred [/bold]"}\n')
     assert check(path) == 0
@@ -68,7 +56,7 @@ def test_a_file_that_cannot_be_split_is_told_of(
     assert "training would stop: one usable row is too few" in capsys.readouterr().out
     write_jsonl(path, [{"chosen": f"a {n}", "rejected": f"a {n + 1}"} for n in range(30)])
     assert "30 of 30 usable rows share texts" in check_file(path, 0.8)["cannot be split"]
-    assert check_file(pairs_file(path, 20), 0.8)["cannot be split"] is None
+    assert check_file(own_pairs(path, 20), 0.8)["cannot be split"] is None
 
 
 @pytest.mark.parametrize(

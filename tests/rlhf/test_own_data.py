@@ -9,27 +9,7 @@ import pytest
 from rl_lab.errors import UserError
 from rl_lab.rlhf.data.duplicates import duplicate_groups
 from rl_lab.rlhf.jsonl import read_jsonl, write_jsonl
-from tests.rlhf.data_stage import run_stage
-
-WORDS = ["film", "plot", "actor", "scene", "story", "music", "joke", "end", "hero", "town"]
-
-
-def sentence(rng: np.random.Generator) -> str:
-    return f"Some {' '.join(rng.choice(WORDS, 8))} was as a {rng.choice(WORDS)}."
-
-
-def own_pairs(path: Path, rows: int = 200) -> Path:
-    """Pairs of which each four ask the same prompt."""
-    rng = np.random.default_rng(0)
-    write_jsonl(
-        path,
-        [
-            {"prompt": f"Tell me about number {row // 4}.", "chosen": f" {sentence(rng)}",
-             "rejected": f" {sentence(rng)}", "margin": 1.5}
-            for row in range(rows)
-        ],
-    )  # fmt: skip
-    return path
+from tests.rlhf.data_stage import own_pairs, run_stage, sentence
 
 
 def test_own_pairs_of_one_prompt_stay_together(tmp_path: Path) -> None:
