@@ -1,7 +1,8 @@
 """What turns behaviour into a number. Knows nothing of rl_lab.
 
 A reward model of texts is a callable `(prompts, completions) -> (batch,) scores`, whatever stands
-behind it: `text.TextRewardModel` (learned), `ensemble.Ensemble` (several), or a rule from `rules`.
+behind it: `text.TextRewardModel` or `linear.LinearRewardModel` (learned), `ensemble.Ensemble`
+(several), or a rule from `rules`.
 `bradley_terry` is the loss they are learned with, for texts and trajectories alike.
 """
 

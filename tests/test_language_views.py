@@ -86,8 +86,12 @@ def test_other_stages_show_their_numbers(runs_directory: Path) -> None:
         assert words in text, words
     reward = fake.build(runs_directory, "b", at="reward", share=0.5, state="running")
     text = text_of([view_of(reward)])
-    for words in ("member 2 of 3", "loss", "accuracy", "450 of 900 steps"):
+    for words in ("member 2 of 4", "loss", "accuracy", "450 of 900 steps"):
         assert words in text, words
+    assert "member 2" in plain_line(view_of(reward))
+    judged = fake.build(runs_directory, "d", at="reward", share=1, state="running")
+    assert re.search(r"words .* 0.773", text_of([view_of(judged)]))
+    assert re.search(r"member 3 +loss 0\.4", plain_line(view_of(judged)))
     assert re.search(r"human ceiling +0\.954", text)
     judges = fake.build(runs_directory, "c", at="judges", state="running")
     assert "raters: fitted on 5,204 texts" in text_of([view_of(judges)])

@@ -64,9 +64,12 @@ def _check_policy(ppo: PPO) -> None:
 
 def _check_reward_model(directory: str, key: str) -> None:
     """One model, or each member of a `reward` stage's directory."""
-    from reward_models import text
+    from reward_models import linear, text
 
     members = Path(directory) / "members"
     for model in sorted(map(str, members.iterdir())) if is_directory(members) else [directory]:
         with _of(key), text.quiet():
-            text.read(model)
+            if linear.is_linear(model):
+                linear.LinearText.load(Path(model))
+            else:
+                text.read(model)

@@ -1,8 +1,8 @@
 """Gold judges: what completions are judged by that no model is trained against.
 
-A judge is of another family than the reward model (a linear model of words and word pairs, not a
-transformer), is fitted on other people's judgements of other texts, and is bounded, so that no
-single excess can buy an endless gold reward.
+A judge is fitted on other people's judgements of other texts than the reward model. It is a linear
+model of words and word pairs, while most of the reward model's members are transformers, and it is
+bounded, so that no single excess can buy an endless gold reward.
 """
 
 import json

@@ -113,7 +113,11 @@ class Reward(Section):
     base: str = "pretrain"
     """What its members start from: the `pretrain` stage, a local directory or a hub id."""
     members: Annotated[int, Field(ge=1, le=32)] = 3
-    """Models of the ensemble: each its own seed, head and order of the data."""
+    """Transformers of the ensemble: each its own seed, head and order of the data."""
+    linear: list[Literal["words", "characters"]] = []
+    """Linear members beside them, learned in seconds from the same pairs, those too long for a
+    transformer among them. words: reads words and word pairs; characters: runs of 2 to 5
+    characters in a word."""
     reading: Literal["auto", "causal", "bidirectional"] = "auto"
     """causal: as the base reads, the score on the last token; bidirectional: every token sees the
     whole text, the score on their mean (a base of Llama's shape); auto: bidirectional if it can."""
@@ -132,6 +136,13 @@ class Reward(Section):
     """Tokens of prompt and completion together; a longer pair is dropped and counted."""
     checkpoint_every: Positive = 100
     """Steps between snapshots (about a minute); the newest two are kept until the stage ends."""
+
+    @field_validator("linear")
+    @classmethod
+    def _each_once(cls, kinds: list[str]) -> list[str]:
+        if len(set(kinds)) < len(kinds):
+            raise ValueError("two linear members of one kind would be one and the same")
+        return kinds
 
 
 class Judge(Section):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from reward_models.ensemble import Ensemble
+from reward_models.text import TextRewardModel
 from rl_lab.errors import UserError
 from rl_lab.rlhf.llama_eurobert import same_layers
 from rl_lab.rlhf.policy import Critic
@@ -32,9 +33,9 @@ def critic_of_reward(terms: Rewards, tokenizer: PreTrainedTokenizerBase) -> Crit
         UserError: none can.
     """
     ensembles = [term.score for term in terms.terms.values() if isinstance(term.score, Ensemble)]
-    why = "no term of the reward is a model"
-    for member in (member for ensemble in ensembles for member in ensemble.members):
-        one: Any = member
+    members = [member for ensemble in ensembles for member in ensemble.members]
+    why = "no term of the reward is a transformer"
+    for one in (member for member in members if isinstance(member, TextRewardModel)):
         why = _no_critic(one.model, one.tokenizer, tokenizer)
         if not why:
             return _critic_of(copy.deepcopy(one.model).requires_grad_(True))

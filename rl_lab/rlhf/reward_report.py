@@ -17,8 +17,7 @@ import numpy as np
 from scipy import stats
 from scipy.special import expit, logit
 
-from reward_models.ensemble import Scorer
-from reward_models.text import TextRewardModel
+from reward_models.ensemble import Scorer, load_member
 from rl_lab.signals import StopRequest
 from rl_lab.statistics import wilson_interval
 
@@ -55,7 +54,7 @@ def judge_members(
     scores = []
     for directory in directories:
         stop.check()
-        scores.append(pair_scores(TextRewardModel(directory, device), heldout))
+        scores.append(pair_scores(load_member(directory, device), heldout))
     stop.check()
     return {
         "members": [judge(member, heldout) for member in scores],

@@ -167,14 +167,12 @@ def load_members(source: str, key: str, device: str, bf16: bool) -> list[Functio
     """Load one reward model, or each member of a `reward` stage's directory.
 
     Raises:
-        UserError: it is no sequence classifier with one label.
+        UserError: it is no sequence classifier with one label, nor a linear model.
     """
-    from reward_models.text import TextRewardModel
-
     directory = Path(source) / "members"
     sources = sorted(map(str, directory.iterdir())) if directory.is_dir() else [source]
     try:
-        return [TextRewardModel(member, device, bf16=bf16) for member in sources]
+        return [ensemble.load_member(member, device, bf16=bf16) for member in sources]
     except (ValueError, OSError) as error:
         raise UserError(f"{key}: {' '.join(str(error).split())}") from None
 

@@ -1,5 +1,6 @@
-"""The `reward` stage: k reward models, each learned from the same preference pairs."""
+"""The `reward` stage: an ensemble of reward models, each learned from the same preference pairs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,12 @@ from transformers import (
 )
 from trl import RewardConfig
 
+from reward_models import linear
+from reward_models.linear import Pieces, TooFewPiecesError
 from reward_models.text import quiet
 from rl_lab import checkpoint
 from rl_lab.errors import UserError
-from rl_lab.files import write_json, writing
+from rl_lab.files import whole_directory, write_json, writing
 from rl_lab.metrics import MetricLog, numbers_of, read_metrics
 from rl_lab.phases import PhaseClock
 from rl_lab.rlhf import language_model, reward_report
@@ -52,8 +55,9 @@ def train_reward(
         section: the recipe's.
         data: the data stage's directory.
         base: what the members start from: a directory or hub id of a language model.
-        run: takes `members/<i>/` and `report.json`; members that are there already are kept, and
-            the one that was being trained goes on from its newest snapshot.
+        run: takes `members/<i>/`, `members/words/` and the like of linear ones, and `report.json`;
+            members that are there already are kept, and the one that was being trained goes on
+            from its newest snapshot.
         log: takes the numbers; a step is an optimiser step of any member.
         stop: asked after every step.
         seed: of heads and orders.
@@ -61,7 +65,8 @@ def train_reward(
         snapshots_required: whether a snapshot that cannot be written ends the stage.
 
     Raises:
-        UserError: there are no pairs, none is short enough, or the base cannot be used.
+        UserError: there are no pairs, none is short enough, they have too few words in common for
+            a linear member, or the base cannot be used.
         Stopped: somebody asked to; the state is saved.
     """
     clock = PhaseClock("preparation")
@@ -104,7 +109,15 @@ def train_reward(
         )  # fmt: skip
         stop.check()
 
-    # 3. Judged on pairs whose texts no member has seen.
+    # 3. Members of another kind, which err elsewhere.
+    for kind in section.linear:
+        directories.append(run.path / "members" / kind)
+        if not directories[-1].exists():
+            stop.check()
+            log.event(steps * section.members, "linear", f"fitting a linear model of {kind}")
+            fit_linear(kind, pairs, section.soft_labels, directories[-1])
+
+    # 4. Judged on pairs whose texts no member has seen.
     clock.enter("evaluation")
     heldout = read_pairs(data / "pairs-heldout.jsonl", heldout=True)
     report = reward_report.judge_members(directories, pairs, heldout, device, stop)
@@ -210,6 +223,32 @@ def train_member(
         newest = str(there[-1]) if resume else None
         trainer.train(resume_from_checkpoint=newest)
         language_model.save(model, tokenizer, directory)
+
+
+def fit_linear(
+    kind: Pieces, pairs: Sequence[dict[str, Any]], soft_labels: bool, directory: Path
+) -> None:
+    """Fit one linear reward model and save it in `directory`, whole or not at all.
+
+    Raises:
+        UserError: the pairs have too few words in common.
+    """
+    chosen, rejected = (
+        [linear.plain(pair["prompt"]) + linear.plain(pair[side]) for pair in pairs]
+        for side in ("chosen", "rejected")
+    )
+    shares = [pair.get("share") if soft_labels else None for pair in pairs]
+    try:
+        model = linear.fit_preferences(
+            kind, chosen, rejected, [1.0 if share is None else share for share in shares]
+        )
+    except TooFewPiecesError:
+        raise UserError(
+            f"reward.linear: the texts of {len(pairs)} pairs have no {kind} in common; leave it "
+            "out, or give more"
+        ) from None
+    with whole_directory(directory) as whole:
+        model.save(whole)
 
 
 class Progress(TrainerCallback):

@@ -1,6 +1,6 @@
 """The panels of a language experiment's other stages: pretrain, reward, those of events only."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -45,7 +45,7 @@ def reward(experiment: ExperimentView, view: RunView, width: int, height: int) -
     """
     records = view.records
     members = _members(records)
-    of = view.recipe.get("members") or _section(experiment, "reward").get("members") or "?"
+    name, of = _ensemble(experiment, view)
     head = f"member {max(members, default=0) + 1} of {of}" if members else "reading pairs"
     table = Table.grid(padding=(0, 1))
     table.add_row(
@@ -56,7 +56,7 @@ def reward(experiment: ExperimentView, view: RunView, width: int, height: int) -
     for member in list(members)[-room:]:
         loss, accuracy, heldout = members[member]
         table.add_row(
-            f"member {member + 1}",
+            name(member),
             _newest(loss), Text(sparkline(loss, columns).ljust(columns), style="green"),
             _newest(accuracy), Text(sparkline(accuracy, columns).ljust(columns), style="green"),
             Text(_newest(heldout), style="cyan"),
@@ -110,6 +110,20 @@ def _members(records: list[Record]) -> dict[int, tuple[list[float], list[float],
     return found
 
 
+def _ensemble(experiment: ExperimentView, view: RunView) -> tuple[Callable[[int], str], int | str]:
+    """What each member is called, transformers by number and linear ones by kind; how many."""
+    settings = view.recipe if "members" in view.recipe else _section(experiment, "reward")
+    count, linear = settings.get("members"), settings.get("linear")
+    kinds = linear if isinstance(linear, list) else []
+    first = count if isinstance(count, int) else 0
+
+    def name(member: int) -> str:
+        is_linear = 0 < first <= member < first + len(kinds)
+        return inert(str(kinds[member - first])) if is_linear else f"member {member + 1}"
+
+    return name, first + len(kinds) if first else "?"
+
+
 def _section(experiment: ExperimentView, name: str) -> dict[str, object]:
     section = experiment.whole.recipe.get(name)
     return section if isinstance(section, dict) else {}
@@ -150,11 +164,11 @@ def plain_pretrain(view: RunView) -> list[str]:
 
 def plain_reward(view: RunView) -> list[str]:
     """The stage's numbers, for a plain line."""
-    members = _members(view.records)
-    if not members:
+    trained = {number: of for number, of in _members(view.records).items() if of[0]}
+    if not trained:
         return []
-    number = max(members)
-    loss, accuracy, _ = members[number]
+    number = max(trained)
+    loss, accuracy, _ = trained[number]
     return [f"member {number + 1}", f"loss {_newest(loss)}", f"accuracy {_newest(accuracy)}"]
 
 

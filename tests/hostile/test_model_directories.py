@@ -14,8 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
+from reward_models.ensemble import load_member
+from reward_models.linear import LinearText, fit_preferences
 from reward_models.text import TextRewardModel, quiet
 from rl_lab.errors import UserError
 from rl_lab.provenance import ROOT
@@ -229,3 +232,37 @@ def test_a_damaged_judge_is_a_sentence(words: str | None, message: str, tmp_path
     (tmp_path / "weights.npz").write_bytes(PICKLE)
     with pytest.raises(UserError, match="cannot be read"):
         LinearJudge.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "message"),
+    [('{"kind": "words", "pieces": ["a"]}', "one weight for each piece"), ("{}", "cannot be read"),
+     ('{"kind": "words", "pieces": ["a", "a"]}', "different pieces"), ("3", "cannot be read"),
+     ('{"kind": "words", "pieces": [["a"], ["b"]]}', "different pieces"),
+     ('{"kind": "words", "pieces": [1, null]}', "different pieces"),
+     ('{"kind": "words", "pieces": []}', "different pieces"),
+     ('{"kind": "os.system", "pieces": ["a"]}', "none of words, characters"),
+     ('{"kind": ["words"], "pieces": ["a"]}', "cannot be read"),
+     ("[" * 5000, "cannot be read"), (None, "cannot be read")],
+)  # fmt: skip
+def test_a_damaged_linear_model_is_a_sentence(
+    pieces: str | None, message: str, tmp_path: Path
+) -> None:
+    fit_preferences("words", ["good film", "good"], ["bad film", "bad"], [1.0, 1.0]).save(tmp_path)
+    assert load_member(tmp_path)(["", ""], ["good", "bad"]).argmax() == 0
+    whole = (tmp_path / "pieces.json").read_bytes()
+    (tmp_path / "pieces.json").unlink()
+    if pieces is not None:
+        (tmp_path / "pieces.json").write_text(pieces)
+    with pytest.raises(ValueError, match=message):
+        LinearText.load(tmp_path)
+    (tmp_path / "pieces.json").write_bytes(whole)
+    (tmp_path / "linear.safetensors").write_bytes(PICKLE)
+    with pytest.raises(ValueError, match="cannot be read"):
+        load_member(tmp_path)
+    for weight in (np.nan, np.inf, np.complex64(1j)):
+        count = len(json.loads(whole)["pieces"])
+        weights, idf = np.full(count + 1, weight), np.ones(count)
+        save_file({"weights": weights, "idf": idf}, tmp_path / "linear.safetensors")
+        with pytest.raises(ValueError, match="not all finite numbers"):
+            load_member(tmp_path)

@@ -1,6 +1,5 @@
 """A critic that starts as the reward model values a text by what has been written so far."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +15,8 @@ from transformers import (
 )
 
 from reward_models.ensemble import Ensemble
+from reward_models.linear import LinearRewardModel, fit_preferences
+from reward_models.text import TextRewardModel
 from rl_lab.errors import UserError
 from rl_lab.rlhf.distributions import Sampling
 from rl_lab.rlhf.policy import Critic
@@ -33,9 +34,16 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def member(model: torch.nn.Module) -> Any:
-    """A reward model as PPO sees one."""
-    return SimpleNamespace(model=model.eval(), tokenizer=tiny_tokenizer())
+class Member(TextRewardModel):
+    """A reward model as PPO sees one, made in memory."""
+
+    def __init__(self, model: Any) -> None:
+        self.model, self.tokenizer = model.eval(), tiny_tokenizer()
+
+
+def a_linear_one() -> LinearRewardModel:
+    """One that knows no states, and so is passed over."""
+    return LinearRewardModel(fit_preferences("words", ["good"], ["bad"], [1.0]))
 
 
 def both_ways() -> EuroBertForSequenceClassification:
@@ -45,7 +53,7 @@ def both_ways() -> EuroBertForSequenceClassification:
 
 
 def critic_of(*models: torch.nn.Module) -> Critic:
-    ensemble = Ensemble([member(model) for model in models])
+    ensemble = Ensemble([a_linear_one(), *map(Member, models)])
     return critic_of_reward(Rewards({"r": Term(ensemble)}), tiny_tokenizer()).eval()
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from transformers import (
 from reward_models.text import TextRewardModel, encode, quiet
 from rl_lab.errors import UserError
 from rl_lab.metrics import MetricLog, numbers_of, read_metrics
+from rl_lab.rlhf import reward_report, rewards
 from rl_lab.rlhf.jsonl import write_jsonl
 from rl_lab.rlhf.preference_trainer import Comparisons, GroupSampler, load_base
 from rl_lab.rlhf.recipe import Reward
-from rl_lab.rlhf.reward_data import add_words, reward_tokenizer, tokenized
+from rl_lab.rlhf.reward_data import add_words, read_pairs, reward_tokenizer, tokenized
 from rl_lab.rlhf.train_reward import train_reward
 from rl_lab.run import Run
 from rl_lab.signals import Stopped, StopRequest
@@ -122,6 +124,43 @@ def test_the_stage_learns_the_preference(
     good, bad = member(["the film", "the film"], [" good good", " bad bad"]).tolist()
     assert good > bad
     assert capfd.readouterr() == ("", "")  # screens belong to the dashboard
+
+
+def test_linear_members_stand_beside_the_transformers(
+    tmp_path: Path, data: Path, base: Path
+) -> None:
+    section = SECTION.model_copy(update={"linear": ["words", "characters"]})
+    run = train(tmp_path / "reward", data, base, section)
+    report = json.loads((run.path / "report.json").read_text())
+    assert len(report["members"]) == 4
+    assert all(member["accuracy"]["all"]["mean"] > 0.9 for member in report["members"][2:])
+    assert numbers_of(read_metrics(run.metrics_file), "reward/member")[1][-4:] == [0, 1, 2, 3]
+
+    # One that is there is kept; of one that is not, there comes the same.
+    words, characters = (run.path / "members" / kind for kind in ("words", "characters"))
+    before = {kind: (kind / "linear.safetensors").read_bytes() for kind in (words, characters)}
+    shutil.rmtree(words)
+    (characters / "kept").touch()
+    with MetricLog(run.metrics_file) as log, StopRequest() as stop:
+        train_reward(section, data, base, run, log, stop, seed=0, device="cpu")
+    assert (characters / "kept").exists()
+    assert {kind: (kind / "linear.safetensors").read_bytes() for kind in before} == before
+
+    # Together they are one reward, which the ensemble's report is about.
+    scorer = rewards.load_members(str(run.path), "reward", "cpu", bf16=False)
+    assert len(scorer) == 4
+    pairs = read_pairs(data / "pairs-heldout.jsonl", heldout=True)
+    scores = np.mean([reward_report.pair_scores(member, pairs) for member in scorer], axis=0)
+    agreed = reward_report.judge(scores, pairs)["accuracy"]["all"]["mean"]
+    assert agreed == report["ensemble"]["accuracy"]["all"]["mean"]
+
+
+def test_texts_without_words_are_a_sentence(tmp_path: Path, data: Path, base: Path) -> None:
+    pairs = [{"prompt": "", "chosen": "!", "rejected": "?", "group": None}] * 4
+    write_jsonl(data / "pairs-train.jsonl", pairs)
+    section = SECTION.model_copy(update={"linear": ["words"], "members": 1})
+    with pytest.raises(UserError, match=r"reward.linear: 4 pairs have no words in common"):
+        train(tmp_path / "reward", data, base, section)
 
 
 @pytest.mark.parametrize("reading", ["causal", "bidirectional"])
