@@ -39,3 +39,4 @@ def run_checks(subject: Subject) -> Iterator[Finding]:
     yield known_bandits.kl_in_the_reward()
     yield known_bandits.kl_in_the_loss()
     yield known_bandits.entropy_bonus()
+    yield known_bandits.token_bias_alone()

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from rl_lab.rlhf.distributions import Sampling, log_distribution
 from rl_lab.rlhf.known_subject import Finding, Subject
 from rl_lab.rlhf.looks import Look
 from rl_lab.rlhf.memory import Memory
-from rl_lab.rlhf.ppo_recipe import KL, PPO, Looks
+from rl_lab.rlhf.ppo_recipe import KL, PPO, Looks, TokenBias
 from rl_lab.rlhf.ppo_recipe import Critic as CriticSection
 from rl_lab.rlhf.prompts import Prompt
 from rl_lab.rlhf.rewards import Rewards, Term
@@ -27,7 +28,7 @@ PRIZES = {"a": 1.0, "b": 0.0, "c": -0.5}
 """What the one token of a response earns."""
 WEIGHT = 1.0
 """Of the KL penalty or of the entropy bonus."""
-UPDATES, BATCH = 60, 128
+UPDATES, BATCH, RATE = 60, 128, 3e-3
 
 ALLOWED = 0.04
 """In probability: five seeds end within 0.025. With a sign turned it is 0.33 and more:
@@ -65,14 +66,30 @@ def entropy_bonus() -> Finding:
     )  # fmt: skip
 
 
-def _settings(*, kl: KL, whiten_advantages: bool = False, entropy_coefficient: float = 0.0) -> PPO:
-    # Where advantages stand beside a KL or entropy in the loss, whitening would change the balance.
-    return PPO(
-        updates=UPDATES, rollouts=BATCH, minibatch=BATCH, micro_batch=BATCH, epochs=4,
-        learning_rate=3e-3, gae_lambda=1.0, critic=CriticSection(clip=None), precision="float32",
-        looks=Looks(every=UPDATES), checkpoint_every=UPDATES,
-        kl=kl, whiten_advantages=whiten_advantages, entropy_coefficient=entropy_coefficient,
+def token_bias_alone() -> Finding:
+    """The same optimum by natural-gradient steps on single tokens, the network standing still.
+
+    ref x exp(r / beta) differs from ref by r / beta, a bias that is the same after each prompt.
+    """
+    ppo = _settings(
+        kl=KL(coefficient=WEIGHT), learning_rate=1e-12, token_bias=TokenBias(gae_lambda=1.0)
+    )
+    return Finding(
+        "a bandit by token_bias alone ends at its optimum ref x exp(r / beta)",
+        _distance(ppo, lambda start, prizes: start + prizes / WEIGHT), ALLOWED, "code",
     )  # fmt: skip
+
+
+def _settings(**changes: Any) -> PPO:
+    settings: dict[str, Any] = {
+        "updates": UPDATES, "rollouts": BATCH, "minibatch": BATCH, "micro_batch": BATCH,
+        "epochs": 4, "learning_rate": RATE, "gae_lambda": 1.0, "precision": "float32",
+        # Where advantages stand beside a KL or entropy in the loss, whitening would change the
+        # balance.
+        "whiten_advantages": False, "critic": CriticSection(clip=None, learning_rate=RATE),
+        "looks": Looks(every=UPDATES), "checkpoint_every": UPDATES,
+    }  # fmt: skip
+    return PPO(**(settings | changes))
 
 
 def _distance(ppo: PPO, optimum: Callable[[Tensor, Tensor], Tensor]) -> float:

@@ -96,6 +96,18 @@ class Policy(nn.Module):
         # At padding 0, whatever is banned there.
         return Evaluated(logits, torch.where(responses.mask, log_probs, 0), values, states)
 
+    def output_states(self, responses: Responses) -> Tensor:
+        """(B, T, H), what the output layer reads before each token."""
+        read: list[Tensor] = []
+        layer = self.model.get_output_embeddings()
+        hook = layer.register_forward_pre_hook(lambda _, states: read.append(states[0]))
+        try:
+            with self.precision():
+                _run(self.model, responses)
+        finally:
+            hook.remove()
+        return read[-1]
+
     def reference_of(self, refreshed: bool = False) -> "Reference":
         """A frozen reference: the adapters switched off, or a copy of the model as it is now.
 

@@ -132,6 +132,18 @@ class Lora(Section):
     """Modules that get an adapter, by the end of their names."""
 
 
+class TokenBias(Section):
+    """A natural-gradient step, each update, on how likely each token is wherever it stands."""
+
+    rate: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """How far an update goes towards the bias at which reward and KL balance, at the peak of the
+    learning rate, whose course it follows."""
+    prior: Annotated[float, Field(ge=0)] = 1e-4
+    """Share of an update's tokens that are added to each token's choices, with advantage 0."""
+    gae_lambda: Share = 0.5
+    """Lambda of the advantages it takes: lower than PPO's own, for it averages few of them."""
+
+
 class PretrainingMix(Section):
     """PPO-ptx (Ouyang et al., 2022): language modelling on the data stage's texts, beside PPO."""
 
@@ -204,6 +216,8 @@ class PPO(Section):
     """From reward terms to scores."""
     critic: Critic = Critic()
     """The value function."""
+    token_bias: TokenBias | None = None
+    """A natural-gradient step on single tokens, beside PPO's steps; null: none."""
     lora: Lora | None = None
     """Low-rank adapters; null: every weight is trained."""
     pretraining_mix: PretrainingMix | None = None
@@ -218,6 +232,11 @@ class PPO(Section):
     """Updates between snapshots; the newest two are kept."""
     health: Health = Health()
     """What happens when a loss, a gradient or a reward is NaN or infinite."""
+
+    @property
+    def steps_an_update(self) -> int:
+        """Optimiser steps of an update that nothing cuts short."""
+        return self.epochs * (self.rollouts // self.minibatch)
 
     @model_validator(mode="after")
     def _batches_fit(self) -> "PPO":
@@ -239,6 +258,15 @@ class PPO(Section):
                 "scores.normalize and scores.clip are about scores of completions, and every "
                 "reward term here is per_token; leave them out, or weigh the terms"
             )
+        if self.token_bias is not None:
+            kl = self.kl
+            if kl.place != "reward" or kl.estimator != "k1" or kl.coefficient == 0:
+                raise ValueError(
+                    "token_bias goes to where reward and KL balance, so it needs kl.place reward, "
+                    "kl.estimator k1 and a kl.coefficient above 0"
+                )
+            if self.lora is not None:
+                raise ValueError("token_bias moves the output layer, which lora keeps; use one")
         if self.lora is not None and self.refresh_reference is not None:
             raise ValueError(
                 "refresh_reference needs a reference of its own; with lora it is the base model"

@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from rl_lab.errors import UserError
 from rl_lab.metrics import MetricLog
-from rl_lab.rlhf import language_model, rewards
+from rl_lab.rlhf import language_model, rewards, token_bias
 from rl_lab.rlhf.allocator import keep_freed_memory
 from rl_lab.rlhf.distributions import Sampling
 from rl_lab.rlhf.frozen import keep_frozen
@@ -125,8 +125,11 @@ def build_policy(
 ) -> Policy:
     """Put adapters and a critic on a language model, as the recipe says.
 
+    With `token_bias` its output layer becomes one of its own.
+
     Raises:
-        UserError: a critic from a reward model that reads other tokens than the policy.
+        UserError: a critic from a reward model that reads other tokens than the policy; an output
+            layer that `token_bias` cannot move.
     """
     hidden = model.config.get_text_config().hidden_size
     critic = Critic(hidden)
@@ -136,6 +139,8 @@ def build_policy(
         critic = critic_of_reward(terms, tokenizer)
     if ppo.critic.head_only and critic.trunk is not None:
         critic.trunk.requires_grad_(False)
+    if ppo.token_bias is not None:
+        token_bias.own_output_layer(model)
     if ppo.lora is not None:
         model = with_adapters(model, ppo.lora)
     autocast = precision(ppo, model.device.type)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from rl_lab.rlhf import snapshots
 from rl_lab.rlhf.recipe import LanguageRecipe, Pretrain
@@ -33,6 +33,8 @@ def needed(recipe: LanguageRecipe) -> int:
         total += (recipe.reward.members + trained) * of(recipe.reward.base)
     if recipe.ppo is not None:
         model = of(recipe.ppo.policy)
+        if recipe.ppo.token_bias is not None:
+            model += _output_layer(recipe)
         total += model
         if recipe.ppo.lora is None:  # adapters are small
             models = model * (1 if recipe.ppo.critic.kind == "shared" else 2)
@@ -40,10 +42,31 @@ def needed(recipe: LanguageRecipe) -> int:
     return total
 
 
-def _pretrained(section: Pretrain) -> int:
-    settings = section.architecture | {"vocab_size": section.tokenizer.vocabulary}
+def _output_layer(recipe: LanguageRecipe) -> int:
+    """Of a policy whose output layer was its embedding, and no longer is: see `token_bias`."""
+    assert recipe.ppo is not None
+    source = recipe.ppo.policy
     try:
-        config = AutoConfig.for_model(**settings)
+        if source == "pretrain" and recipe.pretrain is not None:
+            config = _config(recipe.pretrain)
+        else:
+            config = AutoConfig.from_pretrained(
+                source, trust_remote_code=False, local_files_only=True
+            )
+    except Exception:  # the stage will say it
+        return 0
+    text = config.get_text_config()
+    return FLOAT * text.vocab_size * text.hidden_size if text.tie_word_embeddings else 0
+
+
+def _config(section: Pretrain) -> PreTrainedConfig:
+    settings = section.architecture | {"vocab_size": section.tokenizer.vocabulary}
+    return AutoConfig.for_model(**settings)
+
+
+def _pretrained(section: Pretrain) -> int:
+    try:
+        config = _config(section)
         with torch.device("meta"):
             return FLOAT * int(AutoModelForCausalLM.from_config(config).num_parameters())
     except Exception:  # whatever a configuration's own checks raise: the stage will say it

@@ -17,6 +17,9 @@ from rl_lab.health import Health
 from rl_lab.rlhf.recipe import LanguageRecipe
 from rl_lab.rlhf.stages import GOES_ON, NEEDS, VERSION
 
+MODEL_FILES = ("config.json", "pieces.json")
+"""What the directory of a model has: a transformer's, a linear one's."""
+
 Circumstances = dict[str, Any]
 """`threads`, `device` and `versions`: what bits depend on besides recipe, files and code."""
 
@@ -55,10 +58,14 @@ def _settings_that_count(name: str, section: Any) -> Any:
     settings = plain(section)
     if name in GOES_ON:
         del settings["checkpoint_every"]
+    if name == "reward" and not section.linear:  # as before there were any
+        del settings["linear"]
     if name == "ppo":
         settings["checkpoint_every"] = 2  # what results made before it was left out are filed under
         if section.health == Health():  # what finished with it has met no NaN
             del settings["health"]
+        if section.token_bias is None:
+            del settings["token_bias"]
     return settings
 
 
@@ -82,8 +89,8 @@ def _hash_of_file(text: str) -> str | None:
     """SHA-256 of the file, or of all files of the model's directory, of that name; else None."""
     path = Path(text)
     try:
-        places = ("config.json", "members/0/config.json")  # a model, or the members of an ensemble
-        model = path.is_dir() and any((path / place).is_file() for place in places)
+        of_model = [f"{place}{file}" for place in ("", "members/*/") for file in MODEL_FILES]
+        model = path.is_dir() and any(any(path.glob(pattern)) for pattern in of_model)
         files = sorted(path.rglob("*")) if model else [path]
         digest = hashlib.sha256()
         for file in files:

@@ -21,7 +21,7 @@ from rl_lab import checkpoint, language_vitals
 from rl_lab.checkpoint import Snapshot
 from rl_lab.health import Alerts
 from rl_lab.phases import PhaseClock
-from rl_lab.rlhf import not_finite, ppo_math, ppo_state
+from rl_lab.rlhf import not_finite, ppo_math, ppo_state, token_bias
 from rl_lab.rlhf.distributions import Sampling
 from rl_lab.rlhf.looks import Judges, Look, texts_of
 from rl_lab.rlhf.memory import Memory
@@ -160,6 +160,14 @@ def train_ppo(  # noqa: PLR0915 -- a run reads top to bottom
                     progress.coefficient, memory, update < ppo.critic.warmup_updates,
                     mix_loss and mix_loss(update), skip if ppo.health.on_nan == "skip" else None,
                 )  # fmt: skip
+                # Where steps were left out, or an update ended early by its KL, it goes no further.
+                whole = numbers["train/optimizer_steps"] == ppo.steps_an_update
+                if ppo.token_bias is not None and whole and update >= ppo.critic.warmup_updates:
+                    numbers |= token_bias.step(
+                        ppo, policy, rollout, token_rewards, bootstrap,
+                        ppo.token_bias.rate * share / progress.coefficient, sampling.temperature,
+                        memory,
+                    )  # fmt: skip
         except NotFiniteError as error:
             if ppo.health.on_nan == "rollback":
                 reference = _roll_back(error, ppo, policy, start, optimizer, progress, memory,

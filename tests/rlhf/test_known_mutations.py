@@ -13,6 +13,7 @@ from rl_lab.rlhf import (
     ppo_math,
     ppo_rewards,
     ppo_update,
+    token_bias,
 )
 from rl_lab.rlhf.known_answers import run_checks
 from rl_lab.rlhf.known_subject import Finding, tiny_subject
@@ -43,6 +44,9 @@ SIGNS = {
     "whitening": (
         ppo_math.masked_whiten, "(values - mean) * torch.rsqrt", "(mean - values) * torch.rsqrt",
     ),
+    "token bias": (
+        token_bias.step, "weight += torch.outer", "weight -= torch.outer",
+    ),
 }  # fmt: skip
 """A function, what it says, and what it says with the sign flipped."""
 
@@ -70,6 +74,7 @@ def flip(monkeypatch: pytest.MonkeyPatch, sign: str) -> None:
         ("KL in the loss", known_bandits.kl_in_the_loss),
         ("whitening", known_closed_forms.whitening_by_hand),
         ("whitening", known_bandits.kl_in_the_reward),
+        ("token bias", known_bandits.token_bias_alone),
     ],
 )
 def test_a_case_notices_a_flipped_sign(

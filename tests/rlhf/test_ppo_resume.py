@@ -1,6 +1,7 @@
 """PPO cut short at any moment goes on to the same bits."""
 
 import contextlib
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from rl_lab import checkpoint
+from rl_lab.rlhf.tiny import tiny_model
 from rl_lab.run import Run
 from rl_lab.signals import Stopped, StopRequest
 from tests.rlhf.conftest import Tiny
@@ -47,11 +49,19 @@ def assert_same(one: Run, other: Run) -> None:
         ("stopped", {"critic": {"kind": "separate", "head_only": True}}),
         ("stopped", {"kl": {"target": 0.5, "adaptation": 1.0}, "scores": {"normalize": True}}),
         ("stopped", {"refresh_reference": 1}),
+        ("stopped", {"token_bias": {}}),
     ],
     ids=["killed", "killed after a snapshot", "stopped", "lora", "separate critic",
-         "frozen critic", "adaptive", "refreshed reference"],
+         "frozen critic", "adaptive", "refreshed reference", "token bias"],
 )  # fmt: skip
-def test_it_goes_on_to_the_same_bits(tiny: Tiny, moment: str, changes: dict[str, Any]) -> None:
+def test_it_goes_on_to_the_same_bits(
+    tiny: Tiny, moment: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "token_bias" in changes:  # whose output layer was the embedding before
+        of_words = tiny_model(6)
+        of_words.config.tie_word_embeddings = True
+        of_words.tie_weights()
+        monkeypatch.setattr("tests.rlhf.conftest.tiny_model", lambda _: copy.deepcopy(of_words))
     ppo = tiny.settings(updates=5, checkpoint_every=2, **changes)
     start = trained(tiny.policy(ppo).trained_tensors())
     through, whole, lines = tiny.train(ppo, "through")
