@@ -268,11 +268,26 @@ def test_stages_that_ran_before_are_still_found() -> None:
     assert {name: inputs[:16] for name, inputs in found.items()} == {
         "data": "36c953cbc123386d",
         "pretrain": "c6d78c97ee3f88f4",
-        "reward": "3eb60cc81b905ecd",
+        "reward": "039d6d756dd79ac6",
         "judges": "3a38785317cc2978",
-        "ppo": "3081e59f9b772ff0",
-        "evaluate": "d30b7d6f2ca9b693",
+        "ppo": "0476dd29bafda6bf",
+        "evaluate": "373a931cf810387a",
     }
+    without = {"reward.linear": []}  # which there once was no key for
+    found = hashes(recipes.load(LanguageRecipe, "movie-reviews", without), UNDER)
+    assert found["reward"].startswith("3eb60cc81b905ecd")
+
+
+@pytest.mark.parametrize("file", ["config.json", "pieces.json", "members/words/pieces.json"])
+def test_another_reward_model_at_the_same_place_is_another_input(tmp_path: Path, file: str) -> None:
+    place = tmp_path / "model"
+    (place / file).parent.mkdir(parents=True)
+    (place / file).write_text("{}")
+    changes = {"ppo.rewards": {"reward": {"model": str(place)}}}
+    recipe = recipes.load(LanguageRecipe, "movie-reviews", changes)
+    before = hashes(recipe, UNDER)["ppo"]
+    (place / file).with_name("weights").write_text("others")
+    assert hashes(recipe, UNDER)["ppo"] != before
 
 
 @pytest.mark.parametrize(

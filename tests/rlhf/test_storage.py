@@ -192,5 +192,10 @@ def test_the_room_an_experiment_takes_is_foreseen(monkeypatch: pytest.MonkeyPatc
     # The model, and three snapshots of it, of two moments a weight, and of the best so far.
     assert space.needed(pretrain) == 1 + 3 * (1 + 2 + 1)
     assert space.needed(reward) - space.needed(pretrain) == 3 + 3 * (1 + 2)
-    # PPO: the model, three snapshots of policy and critic, and three best ones.
-    assert space.needed(recipe) - space.needed(reward) == 1 + 2 * (3 * (1 + 2) + 3)
+    # PPO: the model, three snapshots of policy and critic, and three best ones; with its output
+    # layer beside the embedding, 6,000 words of 256 numbers.
+    head = 4 * 6000 * 256
+    ppo = (1 + head) * (1 + 2 * (3 * (1 + 2) + 3))
+    assert space.needed(recipe) - space.needed(reward) == ppo
+    tied = recipe.model_copy(update={"ppo": recipe.ppo.model_copy(update={"token_bias": None})})
+    assert space.needed(tied) - space.needed(reward) == ppo // (1 + head)
