@@ -1,7 +1,8 @@
 """Scores that are linear in how often words, or pieces of words, occur in a text.
 
-Such a model cannot read "not good", and learns from few texts what a transformer needs many for.
-The two err on different texts, so that their mean is right more often than either.
+Such a model sees no more of a sentence than two neighbouring words, and learns from few texts what
+a transformer needs many for. The two err on different texts: their mean is right more often than
+either.
 """
 
 import json

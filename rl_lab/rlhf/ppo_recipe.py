@@ -141,7 +141,8 @@ class TokenBias(Section):
     prior: Annotated[float, Field(ge=0)] = 1e-4
     """Share of an update's tokens that are added to each token's choices, with advantage 0."""
     gae_lambda: Share = 0.5
-    """Lambda of the advantages it takes: lower than PPO's own, for it averages few of them."""
+    """Lambda of the advantages it takes: lower than PPO's own, for of most tokens it has but few,
+    so that their variance costs more than the critic's error."""
 
 
 class PretrainingMix(Section):
