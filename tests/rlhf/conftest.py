@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from reward_models.text import TextRewardModel
 from rl_lab.metrics import MetricLog, Record, read_metrics
 from rl_lab.recipes import Section
 from rl_lab.rlhf.distributions import Sampling
@@ -35,6 +36,13 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+class InMemory(TextRewardModel):
+    """A reward model as PPO sees one, of a model that was never saved."""
+
+    def __init__(self, model: Any, tokenizer: Any = None) -> None:
+        self.model, self.tokenizer = model.eval(), tokenizer or tiny_tokenizer()
 
 
 class Named(Section):

@@ -53,12 +53,13 @@ SIGNS = {
 
 def flip(monkeypatch: pytest.MonkeyPatch, sign: str) -> None:
     """Change the function's code, wherever it has been imported."""
-    function, right, wrong = SIGNS[sign]
+    decorated, right, wrong = SIGNS[sign]
+    function = inspect.unwrap(decorated)
     source = inspect.getsource(function)
     assert source.count(right) == 1, f"{function.__name__} no longer says {right!r}"
     changed: dict[str, Any] = {}
     exec(source.replace(right, wrong), function.__globals__, changed)
-    monkeypatch.setattr(function, "__code__", changed[function.__name__].__code__)
+    monkeypatch.setattr(function, "__code__", inspect.unwrap(changed[function.__name__]).__code__)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """From names in a recipe to a policy, its sampling and its critic."""
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,23 +25,23 @@ from rl_lab.rlhf.prompts import Prompt, batch_of, completion_texts, read_prompts
 from rl_lab.rlhf.rewards import Rewards, Term
 from rl_lab.rlhf.sampling import check_cache
 from rl_lab.rlhf.tiny import tiny_model, tiny_tokenizer
+from tests.rlhf.conftest import InMemory
 
 
 def settings(**changes: Any) -> PPO:
     return PPO(rewards={"r": {"model": "x"}}, precision="float32", **changes)
 
 
-def reward_model(tokenizer: Any) -> SimpleNamespace:
-    """A reward model as PPO sees one."""
+def reward_model(tokenizer: Any) -> InMemory:
     config = tiny_model(len(tokenizer)).config
     config.num_labels = 1
     torch.manual_seed(1)
-    return SimpleNamespace(model=LlamaForSequenceClassification(config), tokenizer=tokenizer)
+    return InMemory(LlamaForSequenceClassification(config), tokenizer)
 
 
 def test_a_critic_starts_as_the_reward_model() -> None:
     tokenizer = tiny_tokenizer()
-    member: Any = reward_model(tokenizer)
+    member = reward_model(tokenizer)
     terms = Rewards({"r": Term(Ensemble([member]))})
     policy = build_policy(
         settings(critic={"kind": "reward"}), tiny_model(len(tokenizer)), tokenizer, terms
@@ -53,7 +52,7 @@ def test_a_critic_starts_as_the_reward_model() -> None:
 
 def test_a_reward_model_of_other_tokens_cannot_be_the_critic() -> None:
     tokenizer = tiny_tokenizer()
-    member: Any = reward_model(tiny_tokenizer(("c", "b", "a")))
+    member = reward_model(tiny_tokenizer(("c", "b", "a")))
     with pytest.raises(UserError, match="other numbers for the policy's tokens"):
         build_policy(
             settings(critic={"kind": "reward"}), tiny_model(len(tokenizer)), tokenizer,

@@ -16,7 +16,6 @@ from transformers import (
 
 from reward_models.ensemble import Ensemble
 from reward_models.linear import LinearRewardModel, fit_preferences
-from reward_models.text import TextRewardModel
 from rl_lab.errors import UserError
 from rl_lab.rlhf.distributions import Sampling
 from rl_lab.rlhf.policy import Critic
@@ -24,7 +23,7 @@ from rl_lab.rlhf.reward_critic import critic_of_reward
 from rl_lab.rlhf.rewards import Rewards, Term
 from rl_lab.rlhf.sampling import Responses, sample
 from rl_lab.rlhf.tiny import tiny_model, tiny_tokenizer
-from tests.rlhf.conftest import Tiny
+from tests.rlhf.conftest import InMemory, Tiny
 
 SIZES: dict[str, Any] = {
     "vocab_size": 6, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
@@ -32,13 +31,6 @@ SIZES: dict[str, Any] = {
     "rms_norm_eps": 1e-4, "rope_parameters": {"rope_type": "default", "rope_theta": 100.0},
     "bos_token_id": None, "eos_token_id": None,
 }  # fmt: skip
-
-
-class Member(TextRewardModel):
-    """A reward model as PPO sees one, made in memory."""
-
-    def __init__(self, model: Any) -> None:
-        self.model, self.tokenizer = model.eval(), tiny_tokenizer()
 
 
 def a_linear_one() -> LinearRewardModel:
@@ -53,7 +45,7 @@ def both_ways() -> EuroBertForSequenceClassification:
 
 
 def critic_of(*models: torch.nn.Module) -> Critic:
-    ensemble = Ensemble([a_linear_one(), *map(Member, models)])
+    ensemble = Ensemble([a_linear_one(), *map(InMemory, models)])
     return critic_of_reward(Rewards({"r": Term(ensemble)}), tiny_tokenizer()).eval()
 
 

@@ -159,7 +159,9 @@ def test_texts_without_words_are_a_sentence(tmp_path: Path, data: Path, base: Pa
     pairs = [{"prompt": "", "chosen": "!", "rejected": "?", "group": None}] * 4
     write_jsonl(data / "pairs-train.jsonl", pairs)
     section = SECTION.model_copy(update={"linear": ["words"], "members": 1})
-    with pytest.raises(UserError, match=r"reward.linear: 4 pairs have no words in common"):
+    with pytest.raises(
+        UserError, match=r"reward.linear: the texts of 4 pairs have no words in common"
+    ):
         train(tmp_path / "reward", data, base, section)
 
 
