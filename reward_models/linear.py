@@ -19,7 +19,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
-from reward_models.text import Turn
+from reward_models.text import Turn, plain
 
 Pieces = Literal["words", "characters"]
 """words: words and pairs of neighbouring words; characters: runs of 2 to 5 characters in a word."""
@@ -124,13 +124,6 @@ class LinearRewardModel:
         texts = [plain(prompt) + plain(completion) for prompt, completion in pairs]
         scores = self._text.scores(texts) if texts else np.empty(0)
         return torch.as_tensor(scores, dtype=torch.float32, device=self._device)
-
-
-def plain(turn: Turn) -> str:
-    """What was said, whoever said it; each message of a conversation is a line of its own."""
-    if isinstance(turn, str):
-        return turn
-    return "".join(f"{message['content']}\n" for message in turn)
 
 
 def fit_preferences(

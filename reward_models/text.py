@@ -167,6 +167,13 @@ def _messages(turn: Turn, role: str) -> list[Message]:
     return [{"role": role, "content": turn}] if isinstance(turn, str) else list(turn)
 
 
+def plain(turn: Turn) -> str:
+    """What was said, whoever said it; each message of a conversation is a line of its own."""
+    if isinstance(turn, str):
+        return turn
+    return "".join(f"{message['content']}\n" for message in turn)
+
+
 def read(source: str) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:
     """Read what a reward model says of itself, without its weights.
 

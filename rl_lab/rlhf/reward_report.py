@@ -18,6 +18,7 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from reward_models.ensemble import Scorer, load_member
+from reward_models.text import plain
 from rl_lab.signals import StopRequest
 from rl_lab.statistics import wilson_interval
 
@@ -258,11 +259,7 @@ def length_bias(scores: np.ndarray, pairs: Sequence[Pair]) -> dict[str, Any]:
 
 
 def _words(completion: str | list[dict[str, str]]) -> int:
-    return len(_text(completion).split())
-
-
-def _text(turn: str | list[dict[str, str]]) -> str:
-    return turn if isinstance(turn, str) else "\n".join(message["content"] for message in turn)
+    return len(plain(completion).split())
 
 
 # --- a simple baseline ---------------------------------------------------------------------------
@@ -283,7 +280,7 @@ def baseline_scores(training: Sequence[Pair], heldout: Sequence[Pair]) -> np.nda
     from sklearn.linear_model import Ridge
 
     def texts(pairs: Sequence[Pair], side: str) -> list[str]:
-        return [_text(pair["prompt"]) + _text(pair[side]) for pair in pairs]
+        return [plain(pair["prompt"]) + plain(pair[side]) for pair in pairs]
 
     chosen, rejected = texts(training, "chosen"), texts(training, "rejected")
     place = {text: row for row, text in enumerate(dict.fromkeys(chosen + rejected))}

@@ -19,7 +19,7 @@ from trl import RewardConfig
 
 from reward_models import linear
 from reward_models.linear import Pieces, TooFewPiecesError
-from reward_models.text import quiet
+from reward_models.text import plain, quiet
 from rl_lab import checkpoint
 from rl_lab.errors import UserError
 from rl_lab.files import whole_directory, write_json, writing
@@ -234,7 +234,7 @@ def fit_linear(
         UserError: the pairs have too few words in common.
     """
     chosen, rejected = (
-        [linear.plain(pair["prompt"]) + linear.plain(pair[side]) for pair in pairs]
+        [plain(pair["prompt"]) + plain(pair[side]) for pair in pairs]
         for side in ("chosen", "rejected")
     )
     shares = [pair.get("share") if soft_labels else None for pair in pairs]

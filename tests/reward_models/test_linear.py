@@ -13,9 +13,8 @@ from reward_models.linear import (
     LinearText,
     TooFewPiecesError,
     fit_preferences,
-    plain,
 )
-from reward_models.text import Turn
+from reward_models.text import Turn, plain
 
 WORDS = ("good", "bad", "film", "plot", "dull", "fine")
 WORTH = np.array([1.0, -1.0, 0.0, 0.0, -0.5, 0.5])
